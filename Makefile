@@ -1,0 +1,35 @@
+# `make repro` and `make test` each work alone on a machine with Python 3.11+, git and make: .venv is built first when it
+# is missing or older than pyproject.toml.
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test golden constraints clean
+
+repro: $(READY)            ## raw pictures to trained, measured nets and their table
+	dvc repro
+	@echo "table: data/report/results.csv   pictures: data/report/pictures.png   runs: .venv/bin/snnseg ui"
+
+test: $(READY)             ## all tests
+	python -m pytest
+
+golden: $(READY)           ## write tests/golden anew, after a change that is meant to change losses
+	python -m pytest tests/test_golden.py --refresh-golden
+
+constraints: pyproject.toml   ## resolve the newest versions in a fresh environment and write them down
+	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/pip install --quiet -e '.[dev]'
+	$(VENV)-constraints/bin/pip freeze --exclude-editable | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt
+	rm -rf $(VENV)-constraints
+
+clean:                     ## remove what was produced, keep data/raw
+	rm -rf data/store data/run data/model data/result data/report data/mlflow
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnseg needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt -e '.[dev]'
+	touch $@

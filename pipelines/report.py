@@ -1,0 +1,13 @@
+"""DVC stage `report`: all experiments' scores and pictures in, one table and one sheet out."""
+from snnseg import stage
+from snnseg.config import experiments, load
+from snnseg.report import table
+
+
+def main() -> None:
+    config = load()
+    print(table.lines(table.write(config.result_folder, config.report, experiments())))
+
+
+if __name__ == "__main__":
+    stage.run(main)

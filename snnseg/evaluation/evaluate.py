@@ -1,0 +1,54 @@
+"""Run a net over a split: predictions and their confusion."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from snnseg.config import Config
+from snnseg.data.loader import Batch, batches
+from snnseg.data.store import Split
+from snnseg.evaluation.confusion import Confusion
+from snnseg.models.inputs import coded
+
+
+def _ready(model: nn.Module, norm: str) -> nn.Module:
+    """The net with running statistics, or a copy that normalises each batch by its own (and leaves the net's alone)."""
+    return model.eval() if norm == "running" else copy.deepcopy(model).train()
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, split: Split, config: Config, device: torch.device,
+                norm: str = "running") -> Iterator[tuple[Batch, np.ndarray]]:
+    """Each batch with the class of every pixel, u8 [B,H,W].
+
+    Rate coding draws from (seed, sample), so a sample's answer does not depend on the batch it is in, unless `norm`
+    is "batch": then each batch is normalised by its own statistics.
+    """
+    training = model.training
+    ready = _ready(model, norm)
+    try:
+        for batch in batches(split, config.evaluate.batch):
+            x_TBCHW = coded(batch.image_BHWC, batch.index_B, config, device, ("evaluate", 0))
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+                logits_BCHW = ready(x_TBCHW)
+            yield batch, logits_BCHW.argmax(1).to(torch.uint8).cpu().numpy()
+    finally:
+        model.train(training)
+
+
+def confusion(model: nn.Module, split: Split, config: Config, device: torch.device) -> Confusion:
+    """The confusion of a whole split, with running statistics."""
+    total = Confusion.empty(config.classes)
+    for batch, prediction in predictions(model, split, config, device):
+        total += Confusion.of(batch.mask_BHW, prediction, config.classes)
+    return total
+
+
+def scores(total: Confusion, classes: list[str]) -> dict[str, float | None]:
+    """A confusion as named numbers in per cent, as they appear in MLflow and metrics.jsonl."""
+    named = {f"test/iou/{c}": None if s is None else 100 * s for c, s in zip(classes, total.iou(), strict=True)}
+    return {"test/miou": 100 * total.miou(), **named}

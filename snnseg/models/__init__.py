@@ -1,0 +1,1 @@
+"""Spiking-DeepLab, Spiking-FCN and their ANN twins."""

@@ -1,0 +1,36 @@
+"""Spiking-DeepLab and its ANN twin (section 4.3.1, table 1).
+
+Seven convolutions, two of them dilated by 2, a dilated head of 1 024 channels and a pixel-wise classifier whose voltage
+is accumulated over time; bilinear upsampling of the mean. Where table 1 and the authors' code differ, as in the code:
+the text's "three-layer classifier" has two layers, the pools pad by one, and the accumulated voltage is divided by T.
+"""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snnseg.models.backbone import ConvUnit, Neurons, initialise, pool, scaled
+
+
+class DeepLab(nn.Module):
+    """x_TBCHW [T, B, in, H, W] -> logits [B, classes, H, W]. 4 115 136 convolution weights at width 1, 21 classes."""
+
+    def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
+        super().__init__()
+        a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
+        self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons), ConvUnit(a, a, neurons))
+        self.block2 = nn.Sequential(ConvUnit(a, b, neurons), ConvUnit(b, b, neurons))
+        self.block3 = nn.Sequential(ConvUnit(b, c, neurons), ConvUnit(c, c, neurons, dilation=2),
+                                    ConvUnit(c, c, neurons, dilation=2))
+        self.head = ConvUnit(c, d, neurons, dilation=12)
+        self.classifier = nn.Conv2d(d, classes, 1, bias=False)
+        initialise(self)
+
+    def forward(self, x_TBCHW: Tensor) -> Tensor:
+        s = self.block1(x_TBCHW)
+        s = self.block2(pool(s))
+        s = self.block3(pool(s))
+        s = self.head(s)
+        # the classifier is linear and its accumulator has no leak: one convolution of the mean spikes is the mean voltage
+        voltage = self.classifier(s.mean(0))
+        return F.interpolate(voltage, x_TBCHW.shape[-2:], mode="bilinear", align_corners=True)

@@ -1,0 +1,52 @@
+"""A trained net as a sealed folder: model.safetensors, about.json (config and provenance), seal.json."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from snnseg import seal
+from snnseg.config import Config, Sections
+from snnseg.errors import StoreAltered
+from snnseg.models import zoo
+
+REMEDY = "Train it again: dvc repro train, or snnseg train EXPERIMENT"
+
+
+def save(folder: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """Publish the weights and what is known of them. Raises NoSpace."""
+    with seal.publish(folder) as partial:
+        write_weights(partial / "model.safetensors", model)
+        (partial / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, path)
+
+
+def read_weights(path: Path, model: nn.Module) -> None:
+    """Load weights into a net of the same shape. Raises StoreAltered."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as e:
+        raise StoreAltered(path, f"does not hold this net's weights ({str(e).splitlines()[0]})", REMEDY) from e
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What is known of a saved net, after its seal was checked. Raises StoreMissing, StoreAltered."""
+    seal.verify(folder, REMEDY)
+    return json.loads((folder / "about.json").read_text(encoding="utf-8"))
+
+
+def load(folder: Path, root: Path) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """A saved net in evaluation mode, the config it was trained with, and what is known of it."""
+    about = read_about(folder)
+    sections = Sections.model_validate(about["config"])
+    config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
+    model = zoo.build(config)
+    read_weights(folder / "model.safetensors", model)
+    return model.eval(), config, about

@@ -1,0 +1,30 @@
+"""The four nets by name."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from snnseg.config import Config
+from snnseg.models.backbone import Analog, Neurons, Spiking
+from snnseg.models.deeplab import DeepLab
+from snnseg.models.fcn import FCN
+from snnseg.spiking.neuron import LIF
+from snnseg.spiking.surrogate import SURROGATES
+
+NETS = {"spiking_deeplab": DeepLab, "spiking_fcn": FCN, "ann_deeplab": DeepLab, "ann_fcn": FCN}
+
+
+def neurons(config: Config) -> Neurons:
+    """What the config's net computes with."""
+    if not config.spiking:
+        return Analog()
+    n = config.neuron
+    lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
+    return Spiking(config.timesteps, lif, config.model.norm, config.model.past_trained)
+
+
+def build(config: Config) -> nn.Module:
+    """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return NETS[config.model.name](config.classes, neurons(config), config.model.width)

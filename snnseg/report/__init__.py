@@ -1,0 +1,1 @@
+"""Results for people: numbers by experiment, pictures, one table."""

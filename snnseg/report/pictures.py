@@ -1,0 +1,43 @@
+"""Pictures of predictions: input, truth, prediction, and where they differ."""
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+VOID = 255
+PIXELS = 96             # of one tile
+GAP = 6
+TITLE = 18
+HIT, MISSED, WRONG = (58, 58, 58), (213, 94, 0), (86, 180, 233)      # told apart by most eyes
+
+
+def coloured(mask_HW: np.ndarray, palette: list[str]) -> np.ndarray:
+    """A mask of classes as u8 [H,W,3]; void is white."""
+    table = np.full((256, 3), 255, np.uint8)
+    for k, colour in enumerate(palette):
+        table[k] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return table[mask_HW]
+
+
+def errors(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
+    """u8 [H,W,3]: grey where right, orange where an object was missed, blue where another class was answered; void white."""
+    out = np.empty((*truth_HW.shape, 3), np.uint8)
+    out[:] = WRONG
+    out[(prediction_HW == 0) & (truth_HW != 0)] = MISSED
+    out[prediction_HW == truth_HW] = HIT
+    out[truth_HW == VOID] = 255
+    return out
+
+
+def sheet(columns: dict[str, list[np.ndarray]]) -> Image.Image:
+    """Columns of pictures u8 [H,W,3] under their titles, one row a sample."""
+    rows = max(len(tiles) for tiles in columns.values())
+    step = PIXELS + GAP
+    page = Image.new("RGB", (len(columns) * step + GAP, rows * step + GAP + TITLE), "white")
+    draw = ImageDraw.Draw(page)
+    for c, (title, tiles) in enumerate(columns.items()):
+        draw.text((GAP + c * step, GAP // 2), title, fill="black")
+        for r, tile in enumerate(tiles):
+            big = Image.fromarray(tile).resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
+            page.paste(big, (GAP + c * step, TITLE + GAP + r * step))
+    return page

@@ -1,0 +1,74 @@
+"""All experiments side by side: results.csv and one sheet of pictures."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snnseg import seal
+from snnseg.errors import StoreMissing
+from snnseg.report import pictures
+
+COLUMNS = ("experiment dataset source model coding timesteps leak threshold reset norm width epochs seed train_samples test_samples "
+           "miou background_miou iou_per_class seconds device commit").split()
+SHOWN = 8       # samples on the sheet
+
+
+def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def row(metrics: dict[str, Any]) -> dict[str, Any]:
+    """One line of results.csv from an experiment's metrics.json. mIoU in per cent; what an ANN does not have is `-`."""
+    config = metrics["config"]
+    spiking = config["model"]["name"].startswith("spiking")
+    neuron = {"coding": config["encode"]["coding"], "timesteps": config["encode"]["timesteps"], "norm": config["model"]["norm"],
+              **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
+    if not spiking:
+        neuron = dict.fromkeys(neuron, "-") | {"timesteps": 1, "norm": "bn"}
+    iou = ";".join(f"{c}={'-' if s is None else f'{s:.2f}'}" for c, s in metrics["iou"].items())
+    return {
+        "experiment": metrics["experiment"], "dataset": f"{config['data']['dataset']} {metrics['protocol']}",
+        "source": config["data"]["source"], "model": config["model"]["name"], **neuron, "width": config["model"]["width"],
+        "epochs": config["train"]["epochs"], "seed": config["train"]["seed"],
+        "miou": f"{metrics['miou']:.2f}", "background_miou": f"{metrics['background_miou']:.2f}", "iou_per_class": iou,
+        **{k: metrics[k] for k in ("train_samples", "test_samples", "seconds", "device", "commit")},
+    }
+
+
+def lines(rows: list[dict[str, Any]]) -> str:
+    """The rows for a person."""
+    return "\n".join(f"{r['experiment']:24} {r['dataset']:24} mIoU {r['miou']:>6}  (all background {r['background_miou']})" for r in rows)
+
+
+def write(results: Path, report: Path, experiments: list[str]) -> list[dict[str, Any]]:
+    """Write `results.csv` and `pictures.png` below `report` from the experiments' files below `results`; return
+    the rows.
+
+    Raises StoreMissing if an experiment was not evaluated yet.
+    """
+    rows, columns = [], {}
+    for name in experiments:
+        folder = results / name
+        if not (folder / "metrics.json").is_file():
+            raise StoreMissing(folder, "not evaluated yet", f"Run dvc repro, or snnseg evaluate {name}")
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        rows.append(row(metrics))
+        palette = metrics["palette"]
+        with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
+            if not columns:
+                columns = {"input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]}
+            columns[name] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
+    seal.write_file(report / "results.csv", csv_text(rows, COLUMNS))
+    png = io.BytesIO()
+    pictures.sheet(columns).save(png, "PNG")
+    seal.write_file(report / "pictures.png", png.getvalue())
+    return rows

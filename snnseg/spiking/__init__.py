@@ -1,0 +1,1 @@
+"""The neuron maths: pure torch over a leading time axis. Knows no config and no files."""

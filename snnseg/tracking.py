@@ -1,0 +1,141 @@
+"""MLflow: one run an experiment, in sqlite below data/mlflow. The only importer of mlflow.
+
+Curves are sent from metrics.jsonl, from the step that MLflow already has: nothing is logged twice or lost when a
+training is killed and goes on, and a training does not stop because MLflow cannot be written.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from snnseg.config import Config
+from snnseg.training.report import Numbers, read_journal
+
+if TYPE_CHECKING:
+    from snnseg.training.run import Run
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+UID_TAG = "snnseg.uid"
+SYNC_EVERY_S = 20.0
+BATCH = 900         # metrics a call; MLflow takes at most 1 000
+
+
+def store_uri(root: Path) -> str:
+    return f"sqlite:///{root}/data/mlflow/mlflow.db"
+
+
+def _client(root: Path, experiment: str) -> tuple[Any, str]:
+    """An MLflow client and the id of the experiment, both made where missing."""
+    import mlflow
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)     # the making of tables is no news
+    folder = root / "data" / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "lock"):        # two processes must not create the tables at once
+        client = mlflow.MlflowClient(store_uri(root))
+        found = client.get_experiment_by_name(experiment)
+        return client, found.experiment_id if found else client.create_experiment(experiment, (folder / "artifacts").as_uri())
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out = {}
+    for key, value in section.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def find_or_create(config: Config, uid: str, about: dict[str, Any]) -> tuple[Any, str]:
+    """The client and the id of the MLflow run of the training `uid`."""
+    from mlflow.entities import Param, RunTag
+
+    client, experiment = _client(config.root, config.track.experiment)
+    if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'"):
+        return client, found[0].info.run_id
+    name = f"{config.experiment or config.model.name}·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"[:40]
+    tags = {UID_TAG: uid, "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
+            "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
+    run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+    client.log_batch(run, params=[Param(k, str(v)) for k, v in _flat(about["config"]).items()],
+                     tags=[RunTag("device", about["device"])])
+    client.log_dict(run, about["config"], "config.json")
+    return client, run
+
+
+def _send(client: Any, run: str, lines: list[dict[str, Any]]) -> None:
+    """Log whole lines, each call a transaction, so that a line is there completely or not at all."""
+    from mlflow.entities import Metric
+
+    now, waiting = int(time.time() * 1000), []
+    for line in lines:
+        mine = [Metric(k, v, now, line["step"]) for k, v in line.items() if k not in ("step", "epoch") and v is not None]
+        if len(waiting) + len(mine) > BATCH:
+            client.log_batch(run, metrics=waiting)
+            waiting = []
+        waiting += mine
+    if waiting:
+        client.log_batch(run, metrics=waiting)
+
+
+class Tracker:
+    """A reporter that keeps the MLflow run of a training in step with its metrics.jsonl."""
+
+    def __init__(self, run: Run):
+        self.run, self.sent, self.synced = run, -1, time.monotonic()
+        self.client: Any = None
+        self.warned = False
+
+    def _sync(self, status: str | None = None) -> None:
+        try:
+            if self.client is None:
+                self.client, self.id = find_or_create(self.run.config, self.run.uid, self.run.about)
+                self.client.update_run(self.id, "RUNNING")
+                history = self.client.get_metric_history(self.id, "train/loss")
+                self.sent = max((m.step for m in history), default=-1)
+            lines = [line for line in read_journal(self.run.folder / "metrics.jsonl") if line["step"] > self.sent]
+            _send(self.client, self.id, lines)
+            self.sent = max([self.sent, *(line["step"] for line in lines)])
+            if status:
+                self.client.set_terminated(self.id, status)
+        except Exception as e:      # MLflow and SQLAlchemy raise of many kinds; none of them may end a training
+            if not self.warned:
+                first = str(e).splitlines()[0] if str(e) else type(e).__name__
+                print(f"warning: MLflow at {store_uri(self.run.config.root)} cannot be written ({first}). The training goes on, its "
+                      f"numbers are in {self.run.folder / 'metrics.jsonl'} and are sent with the next run of this command.", file=sys.stderr)
+            self.client, self.warned = None, True
+
+    def begin(self, step: int, steps: int, epochs: int) -> None:
+        self._sync()
+
+    def numbers(self, step: int, numbers: Numbers) -> None:
+        pass
+
+    def saved(self, step: int, checkpoint: Path) -> None:
+        if time.monotonic() - self.synced >= SYNC_EVERY_S:
+            self._sync()
+            self.synced = time.monotonic()
+
+    def end(self, status: str) -> None:
+        self._sync({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
+
+
+def trackers(run: Run) -> list[Tracker]:
+    """What `training.run.train` is given to report to: MLflow, unless the config says not to."""
+    return [Tracker(run)] if run.config.track.mlflow else []
+
+
+def log_result(config: Config, about: dict[str, Any], numbers: Numbers, files: list[Path]) -> None:
+    """Add an evaluation's numbers and files to the MLflow run of its training."""
+    if not config.track.mlflow:
+        return
+    client, run = find_or_create(config, about["uid"], about)
+    known = client.get_run(run).data.metrics
+    _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+    for path in files:
+        client.log_artifact(run, str(path))
+    client.set_terminated(run, "FINISHED")

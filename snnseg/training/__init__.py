@@ -1,0 +1,1 @@
+"""Backpropagation through time: the loop, its checkpoints and what it reports."""
