@@ -82,6 +82,12 @@ def _send(client: Any, run: str, lines: list[dict[str, Any]]) -> None:
         client.log_batch(run, metrics=waiting)
 
 
+def _warn(root: Path, error: Exception, where: str) -> None:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    print(f"warning: MLflow at {store_uri(root)} cannot be written ({first}). The numbers are in {where} and are sent when "
+          "the same command runs again.", file=sys.stderr)
+
+
 class Tracker:
     """A reporter that keeps the MLflow run of a training in step with its metrics.jsonl."""
 
@@ -104,9 +110,7 @@ class Tracker:
                 self.client.set_terminated(self.id, status)
         except Exception as e:      # MLflow and SQLAlchemy raise of many kinds; none of them may end a training
             if not self.warned:
-                first = str(e).splitlines()[0] if str(e) else type(e).__name__
-                print(f"warning: MLflow at {store_uri(self.run.config.root)} cannot be written ({first}). The training goes on, its "
-                      f"numbers are in {self.run.folder / 'metrics.jsonl'} and are sent with the next run of this command.", file=sys.stderr)
+                _warn(self.run.config.root, e, str(self.run.folder / "metrics.jsonl"))
             self.client, self.warned = None, True
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
@@ -133,9 +137,12 @@ def log_result(config: Config, about: dict[str, Any], numbers: Numbers, files: l
     """Add an evaluation's numbers and files to the MLflow run of its training."""
     if not config.track.mlflow:
         return
-    client, run = find_or_create(config, about["uid"], about)
-    known = client.get_run(run).data.metrics
-    _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
-    for path in files:
-        client.log_artifact(run, str(path))
-    client.set_terminated(run, "FINISHED")
+    try:
+        client, run = find_or_create(config, about["uid"], about)
+        known = client.get_run(run).data.metrics
+        _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+        for path in files:
+            client.log_artifact(run, str(path))
+        client.set_terminated(run, "FINISHED")
+    except Exception as e:      # as above: the scores are on the disk, and stay there
+        _warn(config.root, e, str(config.result_folder))

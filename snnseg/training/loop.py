@@ -5,6 +5,7 @@ same numbers as if it had never stopped.
 """
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
     optimizer = optim.build(config.optim, model)
     state, damaged = checkpoint.newest(run, model, optimizer, fingerprint)
     for error in damaged:
-        print(f"warning: {error}", flush=True)
+        print(f"warning: {error}", file=sys.stderr)
     epoch_steps = -(-len(data.train) // train.batch)
     steps = epoch_steps * train.epochs
     report.begin(state.step, steps, train.epochs)

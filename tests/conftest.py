@@ -1,0 +1,45 @@
+"""What several test files need: a tiny project of its own in a temporary folder."""
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from snnseg import config
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# a net that trains in seconds; everything else as in params.yaml
+TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",
+        "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--refresh-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with params.yaml and settings/, nothing else."""
+    root = tmp_path / "project"
+    root.mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    shutil.copytree(ROOT / "settings", root / "settings")
+    return root
+
+
+@pytest.fixture
+def tiny(project: Path):
+    """Make a tiny config of an experiment: tiny("spiking_fcn", "train.epochs=3")."""
+    def make(experiment: str = "spiking_deeplab", *overrides: str) -> config.Config:
+        return config.load(project / "params.yaml", experiment, [*TINY, "track.mlflow=false", *overrides])
+    return make
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+                         "DVC_NO_ANALYTICS": "1"}

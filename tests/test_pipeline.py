@@ -1,0 +1,125 @@
+"""The DVC pipeline: stages are sentences, name exactly the code they use, and run from a fresh checkout."""
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import TINY
+from import_graph import ROOT, closure
+from PIL import Image
+from ruamel.yaml import YAML
+
+from snnseg import config, tracking
+from snnseg.data import store
+from snnseg.report.table import COLUMNS
+
+DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = sorted(p.stem for p in (ROOT / "pipelines").glob("*.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_import_graph(stage):
+    """Changed code re-runs a stage, unrelated code does not."""
+    named = {d for d in DVC["stages"][stage]["deps"] if d.endswith(".py")}
+    needed = {p.relative_to(ROOT).as_posix() for p in closure(ROOT / "pipelines" / f"{stage}.py")}
+    assert named == needed, f"dvc.yaml, stage {stage}: add {sorted(needed - named)}, remove {sorted(named - needed)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_is_a_sentence(stage):
+    assert stage in DVC["stages"] and len((ROOT / "pipelines" / f"{stage}.py").read_text().splitlines()) <= 60
+
+
+def test_results_do_not_depend_on_tracking_or_workers():
+    for name, stage in DVC["stages"].items():
+        assert not {"track", "data", "data.workers"} & set(stage["params"]), name
+
+
+def test_store_path_is_the_config_s():
+    numbers = config.load(ROOT / "params.yaml")
+    data = numbers.data
+    path = DVC["stages"]["prepare"]["outs"][0]
+    for key, value in (("data.dataset", data.dataset), ("data.source", data.source), ("data.mnist_cifar.classes", data.mnist_cifar.classes), ("data.size", data.size)):
+        path = path.replace(f"${{{key}}}", str(value))
+    assert ROOT / path == numbers.store
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """The files that git knows of or would add, in a repository of their own, with a tiny setting."""
+    root = tmp_path_factory.mktemp("clone")
+    names = subprocess.run(["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+                           capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    yaml = YAML()
+    params = yaml.load((root / "params.yaml").read_text())
+    for text in TINY:
+        change = config.parse_set(text)
+        for section, values in change.items():
+            params[section] = config.merge(params[section], values)
+    params["experiments"] = {k: params["experiments"][k] for k in ("spiking_deeplab", "ann_fcn")}
+    with open(root / "params.yaml", "w") as f:
+        yaml.dump(params, f)
+    for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "tiny"]):
+        subprocess.run(["git", "-C", str(root), *args], check=True)
+    return root
+
+
+def dvc(root: Path, *args: str) -> str:
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run(["dvc", *args], cwd=root, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_repro_end_to_end(clone):
+    first = dvc(clone, "repro")
+    assert "Running stage 'report'" in first
+    numbers = config.load(clone / "params.yaml")
+    assert len(store.read(numbers.store, "train")) == 48
+
+    with open(clone / "data" / "report" / "results.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [r["experiment"] for r in rows] == ["spiking_deeplab", "ann_fcn"] and list(rows[0]) == COLUMNS
+    for r in rows:
+        assert 0 <= float(r["miou"]) <= 100 and 40 < float(r["background_miou"]) < 50
+        assert r["dataset"] == "mnist_cifar binary@32" and r["source"] == "sample" and r["train_samples"] == "48" and r["test_samples"] == "16"
+        head = subprocess.run(["git", "-C", str(clone), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+        assert r["commit"] == head
+        metrics = json.loads((clone / "data" / "result" / r["experiment"] / "metrics.json").read_text())
+        scores = [s for s in metrics["iou"].values() if s is not None]
+        assert metrics["miou"] == pytest.approx(sum(scores) / len(scores)) and sum(metrics["pixels"].values()) == 16 * 32 * 32
+    assert (rows[0]["coding"], rows[0]["timesteps"]) == ("direct", "2") and (rows[1]["coding"], rows[1]["timesteps"]) == ("-", "1")
+    with Image.open(clone / "data" / "report" / "pictures.png") as sheet:
+        assert sheet.width > sheet.height * 0.5
+
+    client = mlflow.MlflowClient(tracking.store_uri(clone))
+    runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
+    assert sorted(r.data.tags["experiment"] for r in runs) == ["ann_fcn", "spiking_deeplab"]
+    for r in runs:
+        assert r.info.status == "FINISHED" and len(r.info.run_name) <= 40 and r.data.params["neuron.leak"] == "0.99"
+        assert r.data.metrics["test/miou"] == pytest.approx(float(next(x["miou"] for x in rows if x["experiment"] == r.data.tags["experiment"])), abs=0.01)
+        assert {"pictures.png", "metrics.json", "config.json"} <= {a.path for a in client.list_artifacts(r.info.run_id)}
+        assert len(client.get_metric_history(r.info.run_id, "test/miou")) == 2      # two epochs, the last not twice
+    artifacts = Path(client.get_run(runs[0].info.run_id).info.artifact_uri.removeprefix("file://"))
+    assert artifacts.is_relative_to(clone / "data" / "mlflow")
+
+    assert "Running stage" not in dvc(clone, "repro")
+    (clone / "snnseg" / "cli.py").write_text((clone / "snnseg" / "cli.py").read_text() + "\n# changed\n")
+    assert "Running stage" not in dvc(clone, "repro")
+    loop = clone / "snnseg" / "training" / "loop.py"
+    loop.write_text(loop.read_text() + "\n# changed\n")
+    stale = dvc(clone, "status")
+    assert "train@spiking_deeplab" in stale and "train@ann_fcn" in stale and "prepare" not in stale
+    assert not (clone / "mlruns").exists()
+    strange = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
+    assert {line[3:] for line in strange if line} <= {"dvc.lock", "snnseg/cli.py", "snnseg/training/loop.py"}

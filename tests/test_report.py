@@ -1,0 +1,90 @@
+"""What people see: pictures with the right colours, a table with the right columns."""
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snnseg.errors import StoreAltered, StoreError, StoreMissing
+from snnseg.report import pictures, result, table
+from snnseg.training import run
+
+
+def test_coloured_by_hand():
+    mask = np.array([[0, 1, 255]], np.uint8)
+    assert pictures.coloured(mask, ["#000000", "#E69F00"]).tolist() == [[[0, 0, 0], [230, 159, 0], [255, 255, 255]]]
+
+
+def test_errors_by_hand():
+    """right, missed, called wrongly, called another class, void"""
+    truth, answer = np.array([[0, 1, 0, 1, 255]], np.uint8), np.array([[0, 0, 1, 2, 1]], np.uint8)
+    expected = [pictures.HIT, pictures.MISSED, pictures.WRONG, pictures.WRONG, (255, 255, 255)]
+    assert [tuple(c) for c in pictures.errors(truth, answer)[0].tolist()] == expected
+
+
+def test_sheet_places_tiles():
+    tile = np.full((4, 4, 3), 200, np.uint8)
+    page = pictures.sheet({"a": [tile], "b": [tile, tile]})
+    step = pictures.PIXELS + pictures.GAP
+    assert page.size == (2 * step + pictures.GAP, 2 * step + pictures.GAP + pictures.TITLE)
+    assert page.getpixel((pictures.GAP + 5, pictures.TITLE + pictures.GAP + 5)) == (200, 200, 200)
+    assert page.getpixel((pictures.GAP + 5, pictures.TITLE + pictures.GAP + step + 5)) == (255, 255, 255)
+
+
+@pytest.fixture
+def trained(tiny):
+    from snnseg.data import prepare
+
+    numbers = tiny("ann_fcn", "train.epochs=1")
+    for _ in prepare.prepare(numbers):
+        pass
+    run.publish(run.train(numbers), numbers)
+    return numbers
+
+
+def test_evaluation_to_table(trained):
+    metrics, about, files = result.write(trained)
+    assert all(f.is_file() for f in files) and metrics["norm_statistics"] == "running"
+    with open(trained.result_folder / "classes.csv", newline="") as f:
+        classes = list(csv.DictReader(f))
+    assert [c["class"] for c in classes] == ["background", "digit"] and sum(int(c["pixels"]) for c in classes) == 16 * 32 * 32
+    with np.load(trained.result_folder / "pictures.npz", allow_pickle=False) as shown:
+        assert shown["image"].shape == (4, 32, 32, 3) and shown["prediction"].shape == (4, 32, 32)
+    rows = table.write(trained.result_folder.parent, trained.report, ["ann_fcn"])
+    assert list(rows[0]) and set(rows[0]) == set(table.COLUMNS)
+    assert rows[0]["coding"] == "-" and rows[0]["iou_per_class"].startswith("background=")
+    with Image.open(trained.report / "pictures.png") as page:
+        assert page.width == 3 * (pictures.PIXELS + pictures.GAP) + pictures.GAP
+    assert result.named(json.loads((trained.result_folder / "metrics.json").read_text()))["test/miou"] == metrics["miou"]
+
+
+def test_batch_statistics_are_named_and_leave_the_net_alone(trained):
+    batch = trained.model_copy(update={"evaluate": trained.evaluate.model_copy(update={"norm": "batch"})})
+    running = result.write(trained)[0]["miou"]
+    other = result.write(batch)[0]
+    assert other["norm_statistics"] == "batch" and other["miou"] != running
+    assert result.write(trained)[0]["miou"] == running
+
+
+def test_what_is_missing_or_altered_is_named(trained):
+    with pytest.raises(StoreMissing, match="not evaluated yet"):
+        table.write(trained.result_folder.parent, trained.report, ["spiking_fcn"])
+    with pytest.raises(StoreMissing, match="snnseg train"):
+        result.write(trained.model_copy(update={"experiment": "other"}))
+    about = trained.model_folder / "about.json"
+    about.write_text(about.read_text().replace('"steps"', '"stepz"'))
+    with pytest.raises(StoreAltered, match="about.json is not the file that was sealed"):
+        result.write(trained)
+
+
+def test_a_net_is_scored_on_the_store_it_was_trained_with(trained):
+    from snnseg import seal
+    from snnseg.data import prepare
+
+    other = trained.model_copy(update={"data": trained.data.model_copy(update={"seed": 5})})
+    for _ in prepare.prepare(other):
+        pass
+    with pytest.raises(StoreError, match="made with seed 5 instead of 0"):
+        result.write(trained)
+    assert seal.is_sealed(trained.store)

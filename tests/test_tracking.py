@@ -1,0 +1,71 @@
+"""MLflow: each point once, whatever happened, and never the reason that a training ends."""
+
+import mlflow
+import pytest
+
+from snnseg import config, tracking
+from snnseg.training.report import Journal
+from snnseg.training.run import Run
+
+ABOUT = {"fingerprint": "abcdef", "commit": "c", "store": "s", "device": "cpu", "steps": 9}
+
+
+@pytest.fixture
+def run(tiny) -> Run:
+    numbers = tiny("spiking_fcn", "track.mlflow=true")
+    folder = numbers.root / "data" / "run" / "x"
+    folder.mkdir(parents=True)
+    return Run(folder, "uid-1", numbers, {**ABOUT, "config": numbers.model_dump(mode="json", exclude={"root", "experiment"})})
+
+
+def history(run: Run, key: str) -> list[tuple[int, float]]:
+    client = mlflow.MlflowClient(tracking.store_uri(run.config.root))
+    runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
+    assert len(runs) == 1
+    return [(m.step, m.value) for m in client.get_metric_history(runs[0].info.run_id, key)]
+
+
+def test_points_once_over_restarts(run):
+    """Three processes, each seeing more of the journal, the second one killed before it sent its last lines."""
+    journal = Journal(run.folder / "metrics.jsonl")
+    first = tracking.Tracker(run)
+    first.begin(0, 9, 1)
+    for step in (1, 2, 3):
+        journal.numbers(step, {"epoch": 0, "train/loss": 1 / step, "test/iou/x": None})
+    first.end("interrupted")
+    assert history(run, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    second = tracking.Tracker(run)
+    second.begin(2, 9, 1)                       # went on from step 2: step 3 is computed again
+    journal.begin(2, 9, 1)
+    for step in (3, 4):
+        journal.numbers(step, {"epoch": 0, "train/loss": 1 / step})
+    third = tracking.Tracker(run)
+    third.begin(4, 9, 1)
+    third.end("finished")
+    assert [s for s, _ in history(run, "train/loss")] == [1, 2, 3, 4]
+
+
+def test_result_joins_the_run(run, tmp_path):
+    tracking.Tracker(run).end("finished")
+    shown = tmp_path / "pictures.png"
+    shown.write_bytes(b"png")
+    for _ in range(2):
+        tracking.log_result(run.config, {**run.about, "uid": run.uid}, {"test/miou": 50.0, "test/iou/a": None}, [shown])
+    assert history(run, "test/miou") == [(9, 50.0)]
+
+
+def test_unwritable_mlflow_is_a_warning(run, capsys):
+    (run.config.root / "data" / "mlflow").write_text("a file where the folder should be")
+    tracker = tracking.Tracker(run)
+    tracker.begin(0, 9, 1)
+    tracker.end("finished")
+    tracking.log_result(run.config, {**run.about, "uid": run.uid}, {"test/miou": 1.0}, [])
+    told = capsys.readouterr().err
+    assert told.count("warning: MLflow") == 2 and "metrics.jsonl" in told and "Traceback" not in told
+
+
+def test_tracking_can_be_off(run):
+    off = run.config.model_copy(update={"track": config.Track(mlflow=False, experiment="snnseg")})
+    assert tracking.trackers(Run(run.folder, run.uid, off, run.about)) == []
+    tracking.log_result(off, {}, {}, [])
+    assert not (run.config.root / "data" / "mlflow").exists()

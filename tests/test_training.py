@@ -1,0 +1,242 @@
+"""The loop: it learns, stops before bad updates, and goes on exactly where it stopped."""
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from snnseg.data import prepare, store
+from snnseg.errors import CheckpointMismatch, Interrupted, NoSpace, NotFinite, RunBusy
+from snnseg.models import saved, zoo
+from snnseg.seal import file_sha256
+from snnseg.training import checkpoint, loop, optim, run
+from snnseg.training.loss import cross_entropy
+from snnseg.training.report import Journal, Reporters, read_journal
+
+CPU = torch.device("cpu")
+
+
+def loaded(config) -> loop.Loaded:
+    if not config.store.exists():
+        for _ in prepare.prepare(config):
+            pass
+    digest = store.check(config.store, config.store_params)
+    return loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
+
+
+class Seen:
+    """A reporter that remembers."""
+
+    def __init__(self):
+        self.lines, self.checkpoints, self.begun = [], [], []
+
+    def begin(self, step, steps, epochs):
+        self.begun.append(step)
+
+    def numbers(self, step, numbers):
+        self.lines.append((step, numbers))
+
+    def saved(self, step, checkpoint):
+        assert not self.lines or self.lines[-1][0] <= step
+        self.checkpoints.append(step)
+
+    def end(self, status):
+        pass
+
+
+def fit(config, data, folder, stop=lambda: False, fingerprint="f"):
+    folder.mkdir(exist_ok=True)
+    seen = Seen()
+    model, state = loop.fit(config, data, folder, Reporters([Journal(folder / "metrics.jsonl"), seen]), stop, CPU, fingerprint)
+    return model, state, seen
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def assert_identical(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"])
+def test_each_net_learns(tiny, tmp_path, name):
+    config = tiny(name, "train.epochs=6", "model.width=0.125")
+    _, _, seen = fit(config, loaded(config), tmp_path / "run")
+    losses = [n["train/epoch_loss"] for _, n in seen.lines if "test/miou" in n]
+    assert len(losses) == 6 and losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("overrides", [(), ("encode.coding=signed_poisson", "train.flip=true", "train.shift=3"),
+                                       ("encode.coding=poisson", "model.norm=tdbn", "optim.schedule=multistep"),
+                                       ("train.precision=bf16", "optim.clip_norm=1.0", "model.norm=bn", "neuron.reset=hard")])
+def test_resume_is_exact(tiny, tmp_path, overrides):
+    """Stopped after every third step again and again, a training ends with the very same weights and numbers."""
+    config = tiny("spiking_deeplab", *overrides)
+    data = loaded(config)
+    whole, state, _ = fit(config, data, tmp_path / "whole")
+    assert state.step == 12
+    for attempt in range(10):
+        calls = iter(range(100))
+        try:
+            parts, state, seen = fit(config, data, tmp_path / "parts", stop=lambda calls=calls: next(calls) == 2)
+            break
+        except Interrupted as e:
+            assert e.exit_code == 130
+    assert attempt == 3 and seen.begun == [9]
+    assert_identical(weights(whole), weights(parts))
+    lines = read_journal(tmp_path / "parts" / "metrics.jsonl")
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    timing = ("train/samples_per_s",)
+    expected = {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in read_journal(tmp_path / "whole" / "metrics.jsonl")}
+    found = {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in lines}
+    assert all(found[step] == line for step, line in expected.items())
+
+
+def test_killed_between_journal_and_checkpoint(tiny, tmp_path):
+    """Lines beyond the checkpoint, and a line cut in the middle, are dropped and written again."""
+    config = tiny()
+    data = loaded(config)
+    whole, _, _ = fit(config, data, tmp_path / "run")
+    journal = tmp_path / "run" / "metrics.jsonl"
+    before = [line["step"] for line in read_journal(journal)]
+    for step in checkpoint.all_steps(tmp_path / "run")[-1:]:
+        (checkpoint.folder_of(tmp_path / "run", step) / "seal.json").unlink()      # as if the kill came before the seal
+    with open(journal, "a") as f:
+        f.write('{"step": 13, "train/lo')
+    again, _, seen = fit(config, data, tmp_path / "run")
+    assert seen.begun == [8]
+    assert [line["step"] for line in read_journal(journal)] == before
+    assert_identical(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optim.pt", "state.json", "seal.json"])
+def test_damaged_checkpoint_falls_back(tiny, tmp_path, file, capsys):
+    config = tiny()
+    data = loaded(config)
+    whole, _, _ = fit(config, data, tmp_path / "run")
+    newest = checkpoint.folder_of(tmp_path / "run", 12)
+    content = bytearray((newest / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / file).write_bytes(content)
+    again, _, seen = fit(config, data, tmp_path / "run")
+    assert seen.begun == [8]
+    assert "step-000012" in capsys.readouterr().err
+    assert_identical(weights(whole), weights(again))
+
+
+def test_checkpoint_of_another_config(tiny, tmp_path):
+    config = tiny()
+    data = loaded(config)
+    fit(config, data, tmp_path / "run", fingerprint="one")
+    with pytest.raises(CheckpointMismatch, match="written under config one"):
+        fit(config, data, tmp_path / "run", fingerprint="two")
+
+
+def test_fingerprint_follows_what_shapes_the_weights(tiny):
+    base = tiny().fingerprint("seal")
+    assert base == tiny("spiking_deeplab", "train.log_every=1", "evaluate.pictures=2", "data.workers=2", "train.keep=5").fingerprint("seal")
+    others = ["train.epochs=3", "optim.lr=0.1", "neuron.leak=0.5", "encode.timesteps=3", "model.width=0.2", "train.seed=1", "loss.void=background"]
+    prints = {tiny("spiking_deeplab", o).fingerprint("seal") for o in others} | {base, tiny().fingerprint("other"), tiny("spiking_fcn").fingerprint("seal")}
+    assert len(prints) == len(others) + 3
+
+
+def test_not_finite_stops_before_the_update(tiny, tmp_path):
+    """A learning rate of 1e38 makes the second loss useless; the weights stay those after the first step."""
+    config = tiny("ann_deeplab", "optim.lr=1e38")
+    data = loaded(config)
+    with pytest.raises(NotFinite, match="The update was not made") as error:
+        fit(config, data, tmp_path / "run")
+    assert error.value.exit_code == 7 and "samples" in str(error.value)
+
+
+def test_not_finite_leaves_the_weights(tiny, monkeypatch):
+    config = tiny("ann_fcn")
+    data = loaded(config)
+    model = zoo.build(config).train()
+    optimizer = optim.build(config.optim, model)
+    batch = next(iter(loop.batches(data.train, 8)))
+    monkeypatch.setattr(loop, "cross_entropy", lambda *a: cross_entropy(*a) * math.nan)
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    with pytest.raises(NotFinite):
+        loop.update(model, optimizer, batch, config, CPU, checkpoint.State())
+    assert all(torch.equal(before[k], v) for k, v in model.named_parameters())
+
+
+def test_loss_of_void():
+    logits = torch.zeros(1, 2, 1, 2)
+    logits[0, 1, 0, 0] = math.log(3.0)                       # p(class 1) = 3/4 at the first pixel, 1/2 at the second
+    mask = torch.tensor([[[1, 255]]], dtype=torch.uint8)
+    assert cross_entropy(logits, mask).item() == pytest.approx(-math.log(3 / 4))
+    assert cross_entropy(logits, mask, "background").item() == pytest.approx((-math.log(3 / 4) - math.log(1 / 2)) / 2)
+    nothing = torch.full((1, 1, 2), 255, dtype=torch.uint8)
+    assert cross_entropy(logits, nothing).item() == 0
+
+
+def test_learning_rate(tiny):
+    paper = tiny("spiking_deeplab", "optim.schedule=multistep").optim
+    assert [optim.learning_rate(paper, 0, 1, e, 60) for e in (0, 29, 30, 59)] == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])
+    cosine = tiny().optim
+    assert [optim.learning_rate(cosine, s, 100, 0, 1) for s in (0, 50, 100)] == pytest.approx([3e-3, 1.5e-3, 0])
+    assert optim.learning_rate(tiny("spiking_deeplab", "optim.schedule=constant").optim, 99, 100, 0, 1) == 3e-3
+
+
+def test_run_publishes_a_sealed_model(tiny):
+    config = tiny()
+    loaded(config)
+    folder = run.train(config)
+    run.publish(folder, config)
+    model, trained, about = saved.load(config.model_folder, config.root)
+    assert trained.encode == config.encode and about["steps"] == 12 and about["train_samples"] == 48
+    assert sum(p.numel() for p in model.parameters()) == about["parameters"]
+    curve = (config.result_folder / "curve.csv").read_text().splitlines()
+    assert curve[0].startswith("step,epoch,train/loss") and len(curve) == 1 + len(read_journal(folder / "metrics.jsonl"))
+    first = file_sha256(config.model_folder / "model.safetensors")
+    assert run.train(config) == folder and file_sha256(folder / "model" / "model.safetensors") == first     # finished: nothing is done anew
+    assert len(list((config.root / "data" / "run").iterdir())) == 1
+
+
+def test_second_process_is_refused(tiny, tmp_path):
+    folder = tmp_path / "run"
+    with run.locked(folder), pytest.raises(RunBusy, match="is training here") as error, run.locked(folder):
+        pass
+    assert error.value.exit_code == 5
+    with run.locked(folder):
+        pass        # free again
+
+
+def test_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+    import errno
+
+    config = tiny()
+    data = loaded(config)
+    real = torch.save
+
+    def full(*a, **k):
+        if checkpoint.all_steps(tmp_path / "run"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*a, **k)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NoSpace, match="MiB free") as error:
+        fit(config, data, tmp_path / "run")
+    assert error.value.exit_code == 6
+    assert checkpoint.all_steps(tmp_path / "run") == [4] and not list((tmp_path / "run").glob(".partial*"))
+    monkeypatch.undo()
+    whole, _, seen = fit(config, data, tmp_path / "run")
+    assert seen.begun == [4]
+    assert_identical(weights(whole), weights(fit(config, data, tmp_path / "other")[0]))
+
+
+def test_keeps_the_newest_checkpoints(tiny, tmp_path):
+    config = tiny("spiking_deeplab", "train.keep=1", "train.checkpoint_every=1")
+    _, _, seen = fit(config, loaded(config), tmp_path / "run")
+    assert seen.checkpoints == list(range(1, 13)) and checkpoint.all_steps(tmp_path / "run") == [12]
+
+
+def test_state_survives_json():
+    state = checkpoint.State(step=3, confusion=np.eye(2, dtype=int).tolist(), seconds=1.5)
+    assert checkpoint.State(**json.loads(json.dumps(state.__dict__))) == state
