@@ -7,7 +7,7 @@ READY  := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test golden constraints clean
+.PHONY: repro test lint slow golden constraints clean
 
 repro: $(READY)            ## raw pictures to trained, measured nets and their table
 	dvc repro
@@ -15,6 +15,12 @@ repro: $(READY)            ## raw pictures to trained, measured nets and their t
 
 test: $(READY)             ## all tests
 	python -m pytest
+
+lint: $(READY)             ## style
+	ruff check
+
+slow: $(READY)             ## full-size checks; they need the official files below data/raw
+	python -m pytest -m slow -s
 
 golden: $(READY)           ## write tests/golden anew, after a change that is meant to change losses
 	python -m pytest tests/test_golden.py --refresh-golden

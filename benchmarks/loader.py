@@ -31,6 +31,7 @@ def epoch(split: store.Split, number: int) -> int:
 
 
 def measure(folder: Path, repetitions: int) -> dict[str, float]:
+    """Pictures per second, cold and warm, as medians over the repetitions."""
     cold, warm = [], []
     for k in range(repetitions):
         start = time.perf_counter()

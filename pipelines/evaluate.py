@@ -1,5 +1,5 @@
 """DVC stage `evaluate`: a trained net and its store in, scores and pictures out."""
-import sys
+import typer
 
 from snnseg import stage, tracking
 from snnseg.config import load
@@ -13,4 +13,4 @@ def main(experiment: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, sys.argv[1])
+    typer.run(stage.guarded(main))

@@ -1,4 +1,6 @@
 """DVC stage `report`: all experiments' scores and pictures in, one table and one sheet out."""
+import typer
+
 from snnseg import stage
 from snnseg.config import experiments, load
 from snnseg.report import table
@@ -10,4 +12,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    typer.run(stage.guarded(main))

@@ -1,5 +1,5 @@
 """DVC stage `train`: one sealed store and one experiment in, one trained net and its curve out."""
-import sys
+import typer
 
 from snnseg import stage, tracking
 from snnseg.config import load
@@ -12,4 +12,4 @@ def main(experiment: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, sys.argv[1])
+    typer.run(stage.guarded(main))

@@ -1,24 +1,44 @@
 """The command line. One verb a capability; numbers are changed with `--set section.key=value`, not with flags.
 
-Nothing heavy is imported before a verb runs. Results go to stdout, talk to stderr.
+Nothing heavy is imported before a verb runs and its numbers are checked. Results go to stdout, talk to stderr.
 """
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
+
+class Verbs(TyperGroup):
+    """Ends each verb at the one door (stage.run), inside typer, which would end an interrupt without a word."""
+
+    def invoke(self, ctx: Any) -> None:
+        from snnseg import stage
+
+        def verb() -> None:
+            super(Verbs, self).invoke(ctx)
+            try:
+                if sys.stdout:
+                    sys.stdout.flush()      # a reader that left, or a full disk, is met here and not at the very end
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise
+
+        stage.run(verb)
+
+
+app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True,
                   help="Directly trained spiking networks for semantic segmentation, from raw bytes to figures.",
                   epilog="All stages at once: dvc repro. Exit codes: 2 usage, 3 config, 4 data, 5 store, 6 no space, 7 not finite, "
                          "8 out of memory, 9 cluster, 10 tracking, 130 interrupted.")
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a number of params.yaml for this command.")]
-Params = Annotated[Path, typer.Option("--params", help="The params file; its folder is the project.")]
+Params = Annotated[Path, typer.Option("--params", readable=False, help="The params file; its folder is the project.")]
 Experiment = Annotated[str, typer.Argument(help="A name below `experiments` in params.yaml.")]
 AnyExperiment = Annotated[str | None, typer.Argument(help="A name below `experiments` in params.yaml; none = the sections alone.")]
 PARAMS = Path("params.yaml")
@@ -28,7 +48,10 @@ PARAMS = Path("params.yaml")
 def config(experiment: AnyExperiment = None, set: Set = None, params: Params = PARAMS) -> None:
     """Show the numbers an experiment would run with, as JSON.
 
-    Examples: snnseg config spiking_fcn;  snnseg config --set train.epochs=9
+    \b
+    Examples:
+      snnseg config spiking_fcn
+      snnseg config --set train.epochs=9
     """
     from snnseg import config as configs
 
@@ -39,9 +62,13 @@ def config(experiment: AnyExperiment = None, set: Set = None, params: Params = P
 def setting(name: Annotated[str | None, typer.Argument(help="The setting to show or take on; none = list them.")] = None,
             diff: Annotated[bool, typer.Option("--diff", help="Show what would change, change nothing.")] = False,
             set: Set = None, params: Params = PARAMS) -> None:
-    """Switch params.yaml between the embedded sample and the paper's full setting.
+    """Switch params.yaml to the sample's or the paper's numbers.
 
-    Examples: snnseg setting;  snnseg setting paper --diff;  snnseg setting paper
+    \b
+    Examples:
+      snnseg setting
+      snnseg setting paper --diff
+      snnseg setting paper
     """
     from snnseg import config as configs
     from snnseg import settings
@@ -67,22 +94,26 @@ def setting(name: Annotated[str | None, typer.Argument(help="The setting to show
 def prepare(experiment: AnyExperiment = None, set: Set = None, params: Params = PARAMS) -> None:
     """Turn raw data into a sealed store.
 
-    Examples: snnseg prepare;  snnseg prepare --set data.source=archives --set data.size=64
+    \b
+    Examples:
+      snnseg prepare
+      snnseg prepare --set data.source=archives --set data.size=64
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from snnseg import config as configs
-    from snnseg.data import prepare as preparing
 
     numbers = configs.load(params, experiment, set or [])
-    counts = numbers.data.mnist_cifar
-    done = 0
-    with contextlib.ExitStack() as stack:
-        steps = preparing.prepare(numbers)
-        stack.callback(steps.close)
-        for progress in track(steps, f"{numbers.store.name}", console=Console(stderr=True), total=None):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from snnseg.data import prepare as preparing
+
+    counts, done = numbers.data.mnist_cifar, 0
+    with Progress("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]:.0f} pictures/s",
+                  TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(numbers.store.name, total=counts.train + counts.test, rate=0)
+        for progress in preparing.prepare(numbers):
             done = progress.done
+            bar.update(task, completed=done, rate=done / max(bar.tasks[0].elapsed or 0, 1e-9))
     print(f"{numbers.store}: {done} pictures ({counts.train} train, {counts.test} test)")
 
 
@@ -91,13 +122,18 @@ def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> N
     """Train one experiment, or go on with it where it stopped.
 
     With --set the result stays in its run folder; without, it also becomes data/model/EXPERIMENT.
-    Examples: snnseg train spiking_fcn;  snnseg train ann_fcn --set train.epochs=9
+
+    \b
+    Examples:
+      snnseg train spiking_fcn
+      snnseg train ann_fcn --set train.epochs=9
     """
     from snnseg import config as configs
+
+    numbers = configs.load(params, experiment, set or [])
     from snnseg import tracking
     from snnseg.training import run
 
-    numbers = configs.load(params, experiment, set or [])
     folder = run.train(numbers, tracking.trackers)
     if not set:
         run.publish(folder, numbers)
@@ -108,13 +144,24 @@ def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> N
 def evaluate(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> None:
     """Score a trained net on the whole test split, with pictures.
 
-    Examples: snnseg evaluate spiking_fcn;  snnseg evaluate ann_fcn --set evaluate.norm=batch
+    All numbers are those it was trained with, but for the sections evaluate and track.
+
+    \b
+    Examples:
+      snnseg evaluate spiking_fcn
+      snnseg evaluate ann_fcn --set evaluate.norm=batch
     """
     from snnseg import config as configs
+
+    numbers = configs.load(params, experiment, set or [])
+    if others := [text for text in set or [] if not text.strip().startswith(("evaluate.", "track."))]:
+        from snnseg.errors import UsageError
+
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* and track.* can be set here; "
+                         "train it anew for others.")
     from snnseg import tracking
     from snnseg.report import result
 
-    numbers = configs.load(params, experiment, set or [])
     metrics, about, files = result.write(numbers)
     tracking.log_result(numbers, about, result.named(metrics), files)
     print(json.dumps({k: metrics[k] for k in ("experiment", "protocol", "miou", "background_miou", "iou", "norm_statistics")}, indent=1))
@@ -122,32 +169,39 @@ def evaluate(experiment: Experiment, set: Set = None, params: Params = PARAMS) -
 
 @app.command()
 def report(set: Set = None, params: Params = PARAMS) -> None:
-    """Put all experiments side by side: data/report/results.csv and pictures.png.
+    """Put all experiments side by side, in data/report.
 
-    Examples: snnseg report;  snnseg report --params params.yaml
+    \b
+    Examples:
+      snnseg report
+      snnseg report --params params.yaml
     """
     from snnseg import config as configs
-    from snnseg.report import table
 
     numbers = configs.load(params, None, set or [])
+    from snnseg.report import table
+
     print(table.lines(table.write(numbers.result_folder, numbers.report, configs.experiments(params))))
     print(numbers.report / "results.csv")
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
-    """Open the MLflow UI on this machine (loopback only) with the project's runs.
+def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
+    """Show the project's runs in MLflow, on this machine only.
 
-    Examples: snnseg ui;  snnseg ui --port 5055
+    \b
+    Examples:
+      snnseg ui
+      snnseg ui --port 5055
     """
-    import os
     import subprocess
 
     from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
     from snnseg import tracking
     from snnseg.errors import TrackingError
 
-    numbers = configs.load(params, None, set or [])
     database = numbers.root / "data" / "mlflow" / "mlflow.db"
     if not database.is_file():
         raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run dvc repro, or snnseg train EXPERIMENT")
@@ -159,6 +213,4 @@ def ui(port: Annotated[int, typer.Option(min=1024, max=65535)] = 5000, set: Set 
 
 def main() -> None:
     """The `snnseg` command."""
-    from snnseg import stage
-
-    stage.run(app)
+    app()

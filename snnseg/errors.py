@@ -19,6 +19,20 @@ class SnnsegError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str):
+        """One line whatever is in it: a line break or escape code of a file name or key is shown, not obeyed."""
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+    def __reduce__(self) -> tuple:
+        """Comes back from another process as it was, though the classes below take other arguments."""
+        return _again, (type(self), str(self))
+
+
+def _again(kind: type[SnnsegError], message: str) -> SnnsegError:
+    error = kind.__base__.__new__(kind)     # of the base that gives the layout: OSError, or Exception
+    SnnsegError.__init__(error, message)
+    return error
+
 
 class UsageError(SnnsegError, ValueError):
     """A command that does not make sense as typed."""
@@ -81,8 +95,17 @@ class StoreAltered(StoreError):
     """A sealed folder whose bytes are not the ones that were sealed."""
 
 
-class RunBusy(StoreError):
-    """Another process is training in this run folder."""
+class Busy(StoreError):
+    """Another process is at work in this folder."""
+
+
+class Unusable(SnnsegError, PermissionError):
+    """A place that cannot be read or written as it is."""
+
+    exit_code = 5
+
+    def __init__(self, place: Path | str, fact: str):
+        super().__init__(f"{place}: {fact}. Check that it may be written and that no other file or link is in its place.")
 
 
 class NoSpace(SnnsegError, OSError):

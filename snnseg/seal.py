@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from snnseg.errors import NO_SPACE_ERRNOS, NoSpace, StoreAltered, StoreMissing
 
 SEAL = "seal.json"
 PARTIAL = ".partial-"
+FORMER = "-former"
 
 
 def file_sha256(path: Path) -> str:
@@ -26,7 +28,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if not p.is_dir() and p != folder / SEAL)
+    """All that is not a folder, links included: they are never followed."""
+    return sorted(p for p in folder.rglob("*") if (p.is_symlink() or not p.is_dir()) and p != folder / SEAL)
 
 
 def _digest(seal: dict) -> str:
@@ -55,7 +58,7 @@ def no_space_named(place: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno not in NO_SPACE_ERRNOS:
             raise
-        there = next(p for p in [place, *place.parents] if p.exists())
+        there = next((p for p in [place, *place.parents] if p.exists()), Path("/"))
         raise NoSpace(place, shutil.disk_usage(there).free) from e
 
 
@@ -91,7 +94,7 @@ def publish(final: Path) -> Iterator[Path]:
     A `final` that is already there is replaced. Raises NoSpace.
     """
     partial = final.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{final.name}")
-    former = partial.with_name(partial.name + "-former")
+    former = partial.with_name(partial.name + FORMER)
     with no_space_named(final):
         try:
             partial.mkdir(parents=True)
@@ -103,14 +106,34 @@ def publish(final: Path) -> Iterator[Path]:
             os.rename(partial, final)
             fsync(final.parent)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(former, ignore_errors=True)
+            if former.exists() and not final.exists():
+                os.rename(former, final)
+            for left in (partial, former):
+                if left.exists():
+                    _remove(left)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a process that was killed left half written in `folder`. The caller holds the folder's lock."""
+    """Clear up after a process that was killed while it wrote in `folder`, or `folder` itself. The caller holds the lock.
+
+    A former folder whose successor did not come to be is put back.
+    """
+    mine = re.compile(rf"{re.escape(PARTIAL)}[0-9a-f]{{8}}-{re.escape(folder.name)}(?P<former>{FORMER})?")
+    for left in sorted(folder.parent.glob(f"{PARTIAL}*"), reverse=True):       # NAME-former before NAME
+        if match := mine.fullmatch(left.name):
+            if match["former"] and not folder.exists():
+                os.rename(left, folder)
+            else:
+                _remove(left)
     for left in folder.glob(f"{PARTIAL}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def is_sealed(folder: Path) -> bool:
@@ -124,10 +147,10 @@ def read_seal(folder: Path, remedy: str) -> dict:
     if not is_sealed(folder):
         raise StoreMissing(folder, "not sealed, so it was never finished", remedy)
     try:
-        text = (folder / SEAL).read_text(encoding="utf-8")
+        text = (folder / SEAL).read_bytes().decode("utf-8")
         seal = json.loads(text)
         intact = text == _text(seal) and seal["digest"] == _digest(seal) and isinstance(seal["files"], dict)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise StoreAltered(folder, f"{SEAL} is not the file that was written", remedy)
@@ -150,6 +173,8 @@ def verify(folder: Path, remedy: str, contents: bool = True) -> str:
         if name not in seal["files"]:
             raise StoreAltered(folder, f"{name} does not belong to it", remedy)
         expected, path = seal["files"][name], found[name]
+        if not path.is_file() or path.is_symlink():
+            raise StoreAltered(folder, f"{name} is no longer a plain file", remedy)
         if path.stat().st_size != expected["size"] or (contents and file_sha256(path) != expected["sha256"]):
             raise StoreAltered(folder, f"{name} is not the file that was sealed", remedy)
     return seal["digest"]

@@ -3,7 +3,7 @@
     generator("order", seed, epoch)            the order of an epoch's samples
     seed_of("poisson", seed, epoch, sample)    a sample's input spikes
 
-The same names give the same draws on any machine, for any worker count and after any resume.
+A purpose always comes with as many numbers. The same names give the same draws on any machine, for any worker count and after any resume.
 """
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def generator(purpose: str, *numbers: int) -> np.random.Generator:
 
 
 def seed_of(purpose: str, *numbers: int) -> int:
-    """A 63-bit seed for `purpose` at `numbers`, for generators that take a plain integer."""
-    return int(_sequence(purpose, numbers).generate_state(1, np.uint64)[0] >> 1)
+    """A 32-bit seed for `purpose` at `numbers`, for torch's CPU generator, which uses no more bits of a seed."""
+    return int(_sequence(purpose, numbers).generate_state(1, np.uint32)[0])

@@ -1,22 +1,41 @@
 """The door of every command and stage: what a user can cause ends with one line and its exit code, no traceback."""
 from __future__ import annotations
 
+import errno
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from snnseg.errors import SnnsegError
+from snnseg.errors import SnnsegError, Unusable
 from snnseg.seal import no_space_named
 
+UNUSABLE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
-def run(main: Callable[..., None], *arguments: str) -> None:
-    """Call `main`, which may raise any SnnsegError, run out of disk or be interrupted."""
+
+def run(main: Callable[..., None], *arguments: Any, **named: Any) -> None:
+    """Call `main`, which may raise any SnnsegError, meet a place it cannot write, run out of disk or be interrupted."""
     try:
-        with no_space_named(Path.cwd()):
-            main(*arguments)
+        try:
+            with no_space_named(Path(".")):
+                main(*arguments, **named)
+        except OSError as e:
+            if isinstance(e, SnnsegError) or e.errno not in UNUSABLE_ERRNOS:
+                raise
+            raise Unusable(e.filename or "a place", e.strerror) from e
     except SnnsegError as e:
         print(f"snnseg: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
         print("snnseg: interrupted. Nothing half written was kept; run the same command again.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def guarded(main: Callable[..., None]) -> Callable[..., None]:
+    """`main` behind the door, with its own arguments."""
+    @functools.wraps(main)
+    def through(*arguments: Any, **named: Any) -> None:
+        run(main, *arguments, **named)
+
+    return through

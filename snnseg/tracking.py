@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from snnseg.config import Config
+from snnseg.sections import Config
 from snnseg.training.report import Numbers, read_journal
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def write_binary(raw):
     folder.mkdir()
     for number, name in enumerate(NAMES):
         rows, labels = batch(number)
-        (folder / f"{name}.bin").write_bytes(b"".join(bytes([k]) + row.tobytes() for k, row in zip(labels, rows)))
+        (folder / f"{name}.bin").write_bytes(b"".join(bytes([k]) + row.tobytes() for k, row in zip(labels, rows, strict=True)))
     return folder
 
 

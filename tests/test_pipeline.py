@@ -43,9 +43,11 @@ def test_results_do_not_depend_on_tracking_or_workers():
 def test_store_path_is_the_config_s():
     numbers = config.load(ROOT / "params.yaml")
     data = numbers.data
-    path = DVC["stages"]["prepare"]["outs"][0]
-    for key, value in (("data.dataset", data.dataset), ("data.source", data.source), ("data.mnist_cifar.classes", data.mnist_cifar.classes), ("data.size", data.size)):
-        path = path.replace(f"${{{key}}}", str(value))
+    path = DVC["stages"]["prepare"]["outs"][0].replace("item.", "data.")
+    assert path in DVC["stages"]["train"]["deps"] and path in DVC["stages"]["evaluate"]["deps"]
+    values = {"dataset": data.dataset, "source": data.source, "mnist_cifar.classes": data.mnist_cifar.classes, "size": data.size}
+    for key, value in values.items():
+        path = path.replace(f"${{data.{key}}}", str(value))
     assert ROOT / path == numbers.store
 
 

@@ -3,7 +3,7 @@
 import mlflow
 import pytest
 
-from snnseg import config, tracking
+from snnseg import sections, tracking
 from snnseg.training.report import Journal
 from snnseg.training.run import Run
 
@@ -65,7 +65,7 @@ def test_unwritable_mlflow_is_a_warning(run, capsys):
 
 
 def test_tracking_can_be_off(run):
-    off = run.config.model_copy(update={"track": config.Track(mlflow=False, experiment="snnseg")})
+    off = run.config.model_copy(update={"track": sections.Track(mlflow=False, experiment="snnseg")})
     assert tracking.trackers(Run(run.folder, run.uid, off, run.about)) == []
     tracking.log_result(off, {}, {}, [])
     assert not (run.config.root / "data" / "mlflow").exists()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snnseg import seal
-from snnseg.config import Config
+from snnseg import lock, seal
 from snnseg.data import mnist_cifar, store
 from snnseg.errors import DataError
+from snnseg.sections import Config
 
 # background black, then colours told apart by most eyes (Okabe and Ito, 2008), repeated lighter
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#FFC95E", "#A6DCF7"]
@@ -49,7 +49,7 @@ def run_task(task: Task) -> int:
     data = task.config.data
     pool = _pool(data.source, task.config.raw, task.split, data.seed)
     items = mnist_cifar.make(pool, data.mnist_cifar.classes, data.size, data.seed, task.split, task.start, task.stop)
-    with seal.no_space_named(task.folder):
+    with seal.no_space_named(task.config.store):
         store.write(task.folder, task.split, task.start, items)
     return task.stop - task.start
 
@@ -77,10 +77,10 @@ def _results(tasks: list[Task], workers: int) -> Iterator[int]:
 
 
 def prepare(config: Config) -> Iterator[Progress]:
-    """Make the store of `config` anew, yielding progress in pictures. Raises DataMissing, DataError, NoSpace."""
+    """Make the store of `config` anew, yielding progress in pictures. Raises DataMissing, DataError, Busy, NoSpace."""
     counts = {"train": config.data.mnist_cifar.train, "test": config.data.mnist_cifar.test}
     size, total, done = config.data.size, sum(counts.values()), 0
-    with seal.publish(config.store) as folder:
+    with lock.held(config.store, "preparing"), seal.publish(config.store) as folder:
         for split, count in counts.items():
             _pool(config.data.source, config.raw, split, config.data.seed)     # a bad raw file is named before any work
             store.create(folder, split, count, {"image": ((size, size, 3), "uint8"), "mask": ((size, size), "uint8"),

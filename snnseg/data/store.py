@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from snnseg import seal
-from snnseg.errors import StoreAltered, StoreError
+from snnseg.errors import StoreAltered, StoreError, StoreMissing
 
 CHUNK = 256     # pictures
 SHARD = 4096
@@ -46,8 +46,6 @@ def create(folder: Path, split: str, count: int, arrays: dict[str, tuple[tuple[i
         group.create_array(
             name, shape=(count, *shape), dtype=dtype, fill_value=0,
             chunks=(CHUNK, *shape), shards=(SHARD, *shape),
-            # write_empty_chunks: a deleted chunk would otherwise read as zeros
-            config={"write_empty_chunks": True},
             compressors=[BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=size), Crc32cCodec()],
         )
 
@@ -60,9 +58,10 @@ def shards(count: int) -> Iterator[tuple[int, int]]:
 
 def write(folder: Path, split: str, start: int, items: dict[str, np.ndarray]) -> None:
     """Write whole shards of a split, beginning at picture `start`."""
-    group = zarr.open_group(folder / f"{split}.zarr", mode="r+")
-    for name, block in items.items():
-        group[name][start : start + len(block)] = block
+    with zarr.config.set({"array.write_empty_chunks": True}):      # what is not written reads as zeros when it is missing
+        group = zarr.open_group(folder / f"{split}.zarr", mode="r+")
+        for name, block in items.items():
+            group[name][start : start + len(block)] = block
 
 
 def check(folder: Path, params: dict[str, Any]) -> str:
@@ -82,8 +81,10 @@ def check(folder: Path, params: dict[str, Any]) -> str:
 def read(folder: Path, split: str) -> Split:
     """A split of a verified store in memory. Raises StoreMissing, StoreAltered."""
     seal.read_seal(folder, REMEDY)
-    group = zarr.open_group(folder / f"{split}.zarr", mode="r")
+    if not (folder / f"{split}.zarr").is_dir():
+        raise StoreMissing(folder, f"has no split {split}", REMEDY)
     try:
+        group = zarr.open_group(folder / f"{split}.zarr", mode="r")
         image, mask = group["image"][:], group["mask"][:]
     except (ValueError, RuntimeError, OSError, KeyError) as e:
         raise StoreAltered(folder, f"{split}.zarr cannot be decoded ({e})", REMEDY) from e

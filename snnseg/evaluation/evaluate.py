@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from snnseg.config import Config
 from snnseg.data.loader import Batch, batches
 from snnseg.data.store import Split
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models.inputs import coded
+from snnseg.sections import Config
 
 
 def _ready(model: nn.Module, norm: str) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snnseg import seeds
-from snnseg.config import Config
+from snnseg.sections import Config
 from snnseg.spiking import encode
 
 

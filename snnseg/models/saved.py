@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from snnseg import seal
-from snnseg.config import Config, Sections
 from snnseg.errors import StoreAltered
 from snnseg.models import zoo
+from snnseg.sections import Config, Sections
 
 REMEDY = "Train it again: dvc repro train, or snnseg train EXPERIMENT"
 
@@ -25,7 +26,8 @@ def save(folder: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
 
 def write_weights(path: Path, model: nn.Module) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, path)
+    # safetensors' own file writer reports a full disk as an error of its own; bytes are written by Python
+    path.write_bytes(to_bytes({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}))
 
 
 def read_weights(path: Path, model: nn.Module) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from snnseg.config import Config
 from snnseg.models.backbone import Analog, Neurons, Spiking
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
+from snnseg.sections import Config
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import SURROGATES
 
@@ -26,5 +26,5 @@ def neurons(config: Config) -> Neurons:
 def build(config: Config) -> nn.Module:
     """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
+        torch.default_generator.manual_seed(config.train.seed)      # not torch.manual_seed: it would seed the GPUs too
         return NETS[config.model.name](config.classes, neurons(config), config.model.width)

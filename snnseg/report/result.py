@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from snnseg import seal
-from snnseg.config import Config
 from snnseg.data import store
 from snnseg.errors import StoreError
 from snnseg.evaluation import evaluate
@@ -23,6 +22,7 @@ from snnseg.evaluation.confusion import Confusion
 from snnseg.models import saved
 from snnseg.report import pictures
 from snnseg.report.table import csv_text
+from snnseg.sections import Config
 
 
 def _metrics(config: Config, about: dict[str, Any], total: Confusion, norm: str) -> dict[str, Any]:

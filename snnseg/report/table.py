@@ -19,6 +19,7 @@ SHOWN = 8       # samples on the sheet
 
 
 def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """Rows as the text of a CSV file with a header."""
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from snnseg.config import Config
 from snnseg.data.augment import Augment
 from snnseg.data.loader import Batch, batches, epoch_order
 from snnseg.data.store import Split
@@ -24,6 +23,7 @@ from snnseg.evaluation import evaluate
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
 from snnseg.models.inputs import coded
+from snnseg.sections import Config
 from snnseg.training import checkpoint, optim
 from snnseg.training.checkpoint import State
 from snnseg.training.loss import cross_entropy

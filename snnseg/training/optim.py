@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from snnseg.config import Optim
+from snnseg.sections import Optim
 
 
 def build(optim: Optim, model: nn.Module) -> torch.optim.Adam:

@@ -15,6 +15,8 @@ Numbers = dict[str, float | None]
 
 
 class Reporter(Protocol):
+    """Whoever wants to know: told in the order of the methods, `numbers` and `saved` many times."""
+
     def begin(self, step: int, steps: int, epochs: int) -> None:
         """The training starts at `step`, 0 or that of the checkpoint it goes on from."""
 

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 import signal
 import uuid
@@ -20,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
-from snnseg import provenance, seal, seeds
-from snnseg.config import Config
+from snnseg import lock, provenance, seal, seeds
 from snnseg.data import store
-from snnseg.errors import OutOfMemory, RunBusy, SnnsegError
+from snnseg.errors import OutOfMemory, SnnsegError
 from snnseg.models import saved
+from snnseg.sections import Config
 from snnseg.training import loop
 from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
@@ -79,27 +77,6 @@ class Stop:
                 signal.signal(s, handler)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the system lets go of it however the process ends. Raises RunBusy."""
-    with seal.no_space_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        owner = folder / "lock.pid"
-        lock = filelock.FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as e:
-            pid = owner.read_text().strip() if owner.exists() else "unknown"
-            raise RunBusy(folder, f"process {pid} is training here", "Wait for it to end, or end it: it saves and can go on") from e
-    try:
-        owner.write_text(f"{os.getpid()}\n")
-        seal.sweep(folder)
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
 def _identity(folder: Path, fingerprint: str) -> str:
     """The run's uid, made once and kept."""
     path = folder / "run.json"
@@ -125,14 +102,15 @@ def _memory_named(config: Config) -> Iterator[None]:
 def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run: []) -> Path:
     """Train `config`, or go on with it, and return the run's folder, which then holds `model/`.
 
-    Raises StoreError and its kin for the store, RunBusy, NotFinite, OutOfMemory, NoSpace, Interrupted.
+    Raises StoreError and its kin for the store, Busy, NotFinite, OutOfMemory, NoSpace, Interrupted.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     digest = store.check(config.store, config.store_params)
     data = loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
     fingerprint = config.fingerprint(digest + code_digest())
     folder = config.root / "data" / "run" / f"{config.experiment or config.model.name}-{fingerprint[:12]}"
-    with locked(folder):
+    with lock.held(folder, "training"):
+        folder.mkdir(exist_ok=True)
         numbers = config.model_dump(mode="json", exclude={"root", "experiment"})
         about = {"experiment": config.experiment, "config": numbers, "fingerprint": fingerprint, "store": digest,
                  "protocol": config.protocol, "uid": _identity(folder, fingerprint), "classes": data.train.about["classes"],

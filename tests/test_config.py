@@ -1,0 +1,336 @@
+"""params.yaml is the one source of numbers, config.py its one reader, and nothing that does not fit gets past it."""
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from snnseg import config, sections
+from snnseg.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+SETTINGS = sorted((ROOT / "settings").glob("*.yaml"))
+WITHOUT_EXPERIMENTS = PARAMS[:PARAMS.index("experiments:\n")]
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Dotted names of all numbers below a model."""
+    out = set()
+    for name, field in model.model_fields.items():
+        assert field.default is PydanticUndefined and field.default_factory is None, f"{prefix}{name} has a default"
+        inner = field.annotation
+        below = isinstance(inner, type) and issubclass(inner, BaseModel)
+        out |= fields(inner, f"{prefix}{name}.") if below else {prefix + name}
+    return out
+
+
+def keys(section: dict, prefix: str = "") -> set[str]:
+    out = set()
+    for name, value in section.items():
+        out |= keys(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+    return out
+
+
+def test_params_and_models_are_one_to_one():
+    """No default in the models, no number in the file that the models do not know."""
+    numbers, _ = config.read_yaml(ROOT / "params.yaml")
+    del numbers["experiments"]
+    assert keys(numbers) == fields(config.Sections)
+    assert all(m.model_config["frozen"] and m.model_config["strict"] for m in sections.Section.__subclasses__())
+
+
+def test_settings_hold_the_same_keys_of_params():
+    found = {p.stem: keys(config.read_yaml(p)[0]) for p in SETTINGS}
+    assert found.keys() == {"paper", "sample"}
+    assert found["paper"] == found["sample"] <= fields(config.Sections)
+
+
+def test_every_experiment_of_the_file_loads_and_paths_are_absolute(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert config.experiments() == ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
+    for name in config.experiments():
+        loaded = config.load(experiment=name)
+        assert loaded.model.name == loaded.experiment == name
+        assert all(p.is_absolute() for p in (loaded.root, loaded.raw, loaded.store, loaded.model_folder, loaded.report))
+        assert loaded.timesteps == (4 if loaded.spiking else 1)
+
+
+def changed(old: str, new: str, text: str = PARAMS) -> str:
+    assert text.count(old) >= 1, old
+    return text.replace(old, new, 1)
+
+
+def more(experiment: str) -> str:
+    return f"{PARAMS}  {experiment}\n"
+
+
+# name: (file, words that the message has)
+REFUSED = {
+    "unknown key": (changed("  timesteps: 4", "  timestep: 4"), [":17: encode.timestep: unknown key. Did you mean timesteps?"]),
+    "unknown key, far from all": (changed("  timesteps: 4", "  timesteps: 4\n  qqq: 1"), [":18: encode.qqq:", "Known here: coding, timesteps, mean, std"]),
+    "unknown section": (f"{PARAMS}\nextra:\n  a: 1\n", [":74: extra: unknown key. Known here: data, encode"]),
+    "section near miss": (changed("\nencode:", "\nencoder:"), [":15: encoder: unknown key. Did you mean encode?"]),
+    "dotted key": (f"{PARAMS}\ntrain.epochs: 3\n", [": train.epochs: unknown key"]),
+    "text for a number": (changed("lr: 0.003", "lr: fast"), [":38: optim.lr:", "valid number", 'found "fast"']),
+    "quoted number": (changed("lr: 0.003", 'lr: "0.003"'), [":38: optim.lr:", 'found "0.003"']),
+    "quoted integer": (changed("epochs: 4", 'epochs: "4"'), [":47: train.epochs:", 'found "4"']),
+    "float for an integer": (changed("epochs: 4", "epochs: 4.0"), [":47: train.epochs:", "integer", "found 4.0"]),
+    "power for an integer": (changed("epochs: 4", "epochs: 1e3"), ["train.epochs:", "found 1000.0"]),
+    "boolean for an integer": (changed("epochs: 4", "epochs: true"), ["train.epochs:", "found true"]),
+    "boolean for a number": (changed("lr: 0.003", "lr: true"), ["optim.lr:", "found true"]),
+    "number for a boolean": (changed("flip: false", "flip: 0"), [":51: train.flip:", "boolean", "found 0"]),
+    "text for a boolean": (changed("flip: false", 'flip: "false"'), ["train.flip:", 'found "false"']),
+    "yes for a boolean": (changed("flip: false", "flip: yes"), ["train.flip:", 'found "yes"']),
+    "list for a scalar": (changed("epochs: 4", "epochs: [4]"), ["train.epochs:", "found [4]"]),
+    "mapping for a scalar": (changed("epochs: 4", "epochs: {a: 4}"), ["train.epochs:", 'found {"a": 4}']),
+    "scalar for a list": (changed("milestones: [0.5]", "milestones: 0.5"), [":40: optim.milestones:", "list", "found 0.5"]),
+    "text in a list": (changed("milestones: [0.5]", "milestones: [half]"), [":40: optim.milestones.0:", 'found "half"']),
+    "mapping with odd keys in a list": (changed("milestones: [0.5]", "milestones: [{2020-01-01: 1}]"), [":40: optim.milestones.0:"]),
+    "scalar for a section": (changed("loss:\n  void: ignore", "loss: 3"), [":34: loss: expected keys below it (void), found 3"]),
+    "list for a section": (changed("loss:\n  void: ignore", "loss: [ignore]"), [":34: loss:", 'found ["ignore"]']),
+    "section without keys": (changed("loss:\n  void: ignore", "loss:"), [":34: loss:", "found null"]),
+    "key without a value": (changed("epochs: 4", "epochs:"), [":47: train.epochs:", "found null"]),
+    "date": (changed("epochs: 4", "epochs: 2020-01-01"), ["train.epochs:", "2020-01-01"]),
+    "zero": (changed("epochs: 4", "epochs: 0"), ["train.epochs:", "greater than or equal to 1, found 0"]),
+    "negative": (changed("lr: 0.003", "lr: -1.0"), ["optim.lr:", "greater than 0, found -1.0"]),
+    "leak above one": (changed("leak: 0.99", "leak: 1.5"), [":22: neuron.leak:", "less than or equal to 1"]),
+    "list out of range": (changed("milestones: [0.5]", "milestones: [1.5]"), [":40: optim.milestones.0:", "found 1.5"]),
+    "size 33": (changed("size: 32", "size: 33"), [":7: data.size:", "32", "found 33"]),
+    "size as float": (changed("size: 32", "size: 32.0"), [":7: data.size:", "found 32.0"]),
+    "choice near miss": (changed("surrogate: triangle", "surrogate: triangel"), [":25: neuron.surrogate:", "'arctan'", "Did you mean triangle?"]),
+    "pictures above test": (changed("test: 480", "test: 2"), ["evaluate.pictures is larger than data.mnist_cifar.test"]),
+    "missing key": (changed("  timesteps: 4\n", ""), [":15: encode.timesteps: missing. Add it"]),
+    "missing section": (changed("loss:\n  void: ignore ", "#"), [": loss: missing"]),
+    "empty": ("", ["holds no sections"]),
+    "comments only": ("# nothing\n", ["holds no sections"]),
+    "scalar file": ("42\n", ["holds no sections"]),
+    "list on top": ("- a\n- b\n", ["holds no sections"]),
+    "duplicate key": (changed("  timesteps: 4", "  timesteps: 4\n  timesteps: 5"), [":18:", 'duplicate key "timesteps"']),
+    "duplicate section": (f"{PARAMS}\nloss:\n  void: ignore\n", [":74:", 'duplicate key "loss"']),
+    "tab": (changed("  timesteps: 4", "\ttimesteps: 4"), [":17: not valid YAML", "\\t"]),
+    "bad indentation": (changed("  timesteps: 4", "   timesteps: 4"), [":17: not valid YAML"]),
+    "unclosed bracket": (changed("milestones: [0.5]", "milestones: [0.5"), [":41: not valid YAML"]),
+    "unclosed quote": (changed("void: ignore", 'void: "ignore'), ["not valid YAML"]),
+    "two documents": (f"{PARAMS}---\na: 1\n", [":73: not valid YAML", "another document"]),
+    "integer key": (changed("  timesteps: 4", "  3: 4"), [":17:", "the key '3' is not a name"]),
+    "null key": (changed("  timesteps: 4", "  ~: 4"), [":17:", "'~' is not a name"]),
+    "list as a key": (changed("  timesteps: 4", "  ? [a, b]\n  : 4"), [":17:", "is not a name"]),
+    "anchor on a number": (changed("timesteps: 4", "timesteps: &a 4"), [":17: YAML anchors and aliases"]),
+    "alias": (changed("epochs: 4", "epochs: *a", changed("timesteps: 4", "timesteps: &a 4")), [":17: YAML anchors and aliases"]),
+    "undefined alias": (changed("epochs: 4", "epochs: *nope"), [":47: YAML anchors and aliases"]),
+    "billion laughs": ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", [":1: YAML anchors and aliases"]),
+    "merge key": (changed("  void: ignore", "  <<: {void: ignore}"), [":35: YAML merge keys"]),
+    "tag that would run a command": (changed("timesteps: 4", "timesteps: !!python/object/apply:os.system ['touch pwned']"), [":17: YAML tags"]),
+    "tag that names a function": (changed("timesteps: 4", "timesteps: !!python/name:os.system"), [":17: YAML tags"]),
+    "harmless tag": (changed("timesteps: 4", 'timesteps: !!int "4"'), [":17: YAML tags"]),
+    "binary tag": (changed("timesteps: 4", "timesteps: !!binary aGVsbG8="), [":17: YAML tags"]),
+    "set tag": (changed("loss:\n", "loss: !!set\n"), [":34: YAML tags"]),
+    "own tag": (changed("timesteps: 4", "timesteps: !foo 4"), [":17: YAML tags"]),
+    "binary garbage": (bytes(range(256)) * 4, ["not UTF-8 text at byte 128"]),
+    "Latin-1": (changed("# Every", "# Évery").encode("latin-1"), ["not UTF-8 text at byte 2"]),
+    "UTF-16": (PARAMS.encode("utf-16"), ["not UTF-8 text"]),
+    "NUL": (changed("timesteps: 4", "timesteps: 4\0"), ["#x0000"]),
+    "2 MB": (PARAMS + "#" * 2**21, ["larger than 1048576 bytes"]),
+    "10 000 brackets": (f"a: {'[' * 10_000}{']' * 10_000}\n", [":1: nested deeper than 10 levels"]),
+    "10 000 open brackets": (f"a: {'[' * 10_000}\n", [":1: nested deeper than 10 levels"]),
+    "10 000 braces": (f"a: {'{a: ' * 10_000}\n", [":1: nested deeper than 10 levels"]),
+    "1000 levels of indentation": ("".join(f"{' ' * i}a:\n" for i in range(1000)), [":11: nested deeper than 10 levels"]),
+    "nan": (changed("lr: 0.003", "lr: .nan"), [":38: optim.lr: must be a finite number, found NaN"]),
+    "inf": (changed("lr: 0.003", "lr: .inf"), ["optim.lr: must be a finite number"]),
+    "minus inf": (changed("mean: 130.0", "mean: -.inf"), [":18: encode.mean: must be a finite number"]),
+    "overflow to inf": (changed("lr: 0.003", "lr: 1e999"), ["optim.lr: must be a finite number"]),
+    "400 digits": (changed("epochs: 4", "epochs: " + "9" * 400), ["train.epochs:", "less than or equal to 1000000000"]),
+    "400 digits for a float": (changed("lr: 0.003", "lr: " + "9" * 400), ["optim.lr:"]),
+    "5000 digits": (changed("epochs: 4", "epochs: " + "9" * 5000), [":47: a value of 5000 characters"]),
+    "20 000 hex digits": (changed("epochs: 4", "epochs: 0x" + "f" * 20_000), [":47: a value of 20002 characters"]),
+    "seed too large": (changed("seed: 0", f"seed: {2**32}"), [":8: data.seed:", "less than 4294967296"]),
+    "long text": (changed("void: ignore", "void: " + "x" * 10_000), [":35: a value of 10000 characters"]),
+    "key with a line break": (f'{PARAMS}\n"foo\\nbar": 1\n', ["foo\\nbar: unknown key"]),
+    "key with an escape code": (f'{PARAMS}\n"foo\\e[31mbar": 1\n', ["foo\\x1b[31mbar: unknown key"]),
+    "value with a line break": (changed("void: ignore", 'void: "ig\\nnore"'), ["loss.void:", "ig\\nnore"]),
+    "lone surrogate": (changed("void: ignore", 'void: "\\ud800"'), ["loss.void:"]),
+    "tracking name as a path": (changed("experiment: snnseg", "experiment: ../x"), [":65: track.experiment:", 'found "../x"']),
+    "no experiments": (WITHOUT_EXPERIMENTS, [": experiments: expected names"]),
+    "null experiments": (f"{WITHOUT_EXPERIMENTS}experiments:\n", [":68: experiments:", "found null"]),
+    "empty experiments": (f"{WITHOUT_EXPERIMENTS}experiments: {{}}\n", [":68: experiments:", "found {}"]),
+    "experiments as a list": (f"{WITHOUT_EXPERIMENTS}experiments: [a, b]\n", [":68: experiments:", 'found ["a", "b"]']),
+    "experiment ../../x": (more("../../x: {}"), [":73: experiments.../../x: a name has"]),
+    "experiment /x": (more("/x: {}"), [":73: experiments./x: a name has"]),
+    "experiment <script>": (more('"<script>alert(1)</script>": {}'), [":73: experiments.<script>", "a name has"]),
+    "experiment without a name": (more('"": {}'), ["a name has"]),
+    "experiment --help": (more("--help: {}"), [":73: experiments.--help: a name has"]),
+    "experiment with 300 letters": (more("a" * 300 + ": {}"), ["up to 40 letters"]),
+    "experiment with NUL": (more('"a\\0b": {}'), ["experiments.a\\x00b: a name has"]),
+    "experiment with ü": (more("ü: {}"), ["experiments.ü: a name has"]),
+    "experiment 3": (more("3: {}"), [":73:", "the key '3' is not a name"]),
+    "experiment true": (more("true: {}"), [":73:", "the key 'true' is not a name"]),
+    "experiment null": (more("x:"), [":73: experiments.x: expected changes to sections, found null"]),
+    "experiment 7": (more("x: 7"), [":73: experiments.x: expected changes to sections, found 7"]),
+    "experiment, unknown key": (more("x: {model: {nmae: ann_fcn}}"), [":73: experiments.x.model.nmae: unknown key. Did you mean name?"]),
+    "experiment, unknown section": (more("x: {modle: {name: ann_fcn}}"), [":73: experiments.x.modle: unknown key. Did you mean model?"]),
+    "experiment, wrong type": (more("x:\n    train:\n      epochs: many"), [":75: experiments.x.train.epochs:", 'found "many"']),
+    "experiment, wrong choice": (more("x:\n    model:\n      name: ann_fnc"), [":75: experiments.x.model.name:", "Did you mean ann_fcn?"]),
+    "experiment, section null": (more("x:\n    train:"), [":74: experiments.x.train: expected keys below it (epochs"]),
+    "experiment, cross check": (more("x:\n    data: {mnist_cifar: {test: 2}}"), [":73: experiments.x: evaluate.pictures is larger"]),
+    "experiment in an experiment": (more("x: {experiments: {y: {}}}"), [":73: experiments.x.experiments: unknown key"]),
+    "experiment sets the root": (more("x: {root: /}"), [":73: experiments.x.root: unknown key"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_with_place_and_remedy(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, words = REFUSED[name]
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    start = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    message = str(caught.value)
+    assert time.perf_counter() - start < 1
+    assert message.startswith(str(path)) and message.isprintable() and len(message) < len(str(path)) + 420
+    assert all(word in message for word in words), message
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"], "something was written"
+
+
+def test_enough_mutations():
+    assert len(REFUSED) >= 100
+
+
+@pytest.mark.parametrize("name", ["unknown key", "tab", "tag that would run a command", "10 000 brackets", "experiment ../../x", "UTF-16"])
+def test_the_command_refuses_in_one_line_and_exit_code_3(name, tmp_path, environment):
+    content, words = REFUSED[name]
+    path = tmp_path / "my params ü.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "snnseg", "config", "--params", path.name], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, encoding="utf-8")
+    assert time.perf_counter() - start < 5      # < 1 s on a machine that has nothing else to do
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr.startswith(f"snnseg: {path.name}") and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words)
+    assert list(tmp_path.iterdir()) == [path], "something was written"
+
+
+def test_a_place_that_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place, told in ((tmp_path, "not a regular file"), (tmp_path / "none.yaml", "not found"), (tmp_path / "pipe", "not a regular file"),
+                        (Path("/dev/zero"), "not a regular file"), (tmp_path / ("x" * 300), "cannot be read")):
+        with pytest.raises(ConfigError, match=told):
+            config.load(place)
+
+
+ACCEPTED = {
+    "byte order mark": b"\xef\xbb\xbf" + PARAMS.encode(),
+    "CRLF": PARAMS.replace("\n", "\r\n").encode(),
+    "document start": f"---\n{PARAMS}".encode(),
+    "experiment without changes": more("x: {}").encode(),
+    "whole number for a float": changed("lr: 0.003", "lr: 1").encode(),
+    "power": changed("lr: 0.003", "lr: 3e-3").encode(),
+    "null where null may be": changed("clip_norm: null", "clip_norm:").encode(),
+    "four spaces": PARAMS.replace("\n    ", "\n        ").replace("\n  ", "\n    ").encode(),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_other_spellings_simply_work(name, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(ACCEPTED[name])
+    found = config.load(path)
+    expected = config.load(ROOT / "params.yaml")
+    if name == "whole number for a float":
+        expected = config.load(ROOT / "params.yaml", None, ["optim.lr=1.0"])
+        assert type(found.optim.lr) is float
+    assert found.model_dump(exclude={"root"}) == expected.model_dump(exclude={"root"})
+
+
+@pytest.mark.parametrize(("experiment", "told"), [("spikng_fcn", "Did you mean spiking_fcn?"), ("zzz", "Known: spiking_deeplab, spiking_fcn"),
+                                                   ("../../x", "Known:"), ("a\nb", r"'a\\nb'"), ("x" * 10_000, "Known:"), ("", "Known:")])
+def test_an_unknown_experiment_names_the_nearest(experiment, told):
+    with pytest.raises(ConfigError) as caught:
+        config.load(ROOT / "params.yaml", experiment)
+    assert told.replace("\\\\", "\\") in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("train.epochs=3", {"train": {"epochs": 3}}),
+    (" train.epochs = 3", {"train": {"epochs": 3}}),
+    ("optim.lr=1e-4", {"optim": {"lr": 1e-4}}),
+    ("optim.clip_norm=null", {"optim": {"clip_norm": None}}),
+    ("optim.clip_norm=", {"optim": {"clip_norm": None}}),
+    ("train.flip=true", {"train": {"flip": True}}),
+    ("optim.milestones=[0.25, 0.75]", {"optim": {"milestones": [0.25, 0.75]}}),
+    ("track.experiment=a=b", {"track": {"experiment": "a=b"}}),
+    ("data.mnist_cifar={train: 3, test: 9}", {"data": {"mnist_cifar": {"train": 3, "test": 9}}}),
+    ("data.mnist_cifar.train=5", {"data": {"mnist_cifar": {"train": 5}}}),
+])
+def test_set_is_read_as_yaml(text, value):
+    assert config.parse_set(text) == value
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", "expected section.key=value"), ("train.epochs", "expected section.key=value"), ("=3", "expected section.key=value"),
+    ("epochs=3", "expected section.key=value"), (".epochs=3", "expected section.key=value"), ("train..epochs=3", "expected section.key=value"),
+    ("train.=3", "expected section.key=value"), ("train.epochs=[", "not plain YAML"), ("train.epochs=}", "not plain YAML"),
+    ("train.epochs=a: b", "not plain YAML"), ("train.epochs=3\nw: 4", "not plain YAML"), ("train.epochs=\x1b[31m", "not plain YAML"),
+    ("train.epochs={3: 4}", "not plain YAML"), ("train.epochs=&a 3", "anchors"), ("train.epochs={<<: {a: 3}}", "merge keys"),
+    ("train.epochs=!!python/object/apply:os.system ['touch pwned']", "tags"), ("train.epochs=" + "[" * 5000, "nested deeper"),
+    ("train.epochs=" + "9" * 5000, "5000 characters"),
+    ("train.epochs=x", 'train.epochs: input should be a valid integer, found "x"'), ("train.epochs=", "found null"),
+    ("train.epochs=3.0", "found 3.0"), ("train.flip=yes", 'found "yes"'), ("train.epochs.x=3", "train.epochs: input should be a valid integer"),
+    ("train.epoch=3", "train.epoch: unknown key. Did you mean epochs?"), ("trian.epochs=3", "trian: unknown key. Did you mean train?"),
+    ("experiments.x.model.name=ann_fcn", "experiments: unknown key"), ("root.x=/", "root: unknown key"), ("data.mnist_cifar=3", "found 3"),
+    ("data.mnist_cifar.test=2", "evaluate.pictures is larger"), ("optim.milestones=[0.1, x]", 'optim.milestones.1: input should be a valid number, found "x"'),
+    ("loss.void=Ignore", "Did you mean ignore?"),
+])
+def test_a_bad_set_is_named(text, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        config.load(ROOT / "params.yaml", "ann_fcn", ["train.batch=2", text])
+    message = str(caught.value)
+    assert f"--set {text.splitlines()[0][:150] if text else ''}".replace("\x1b", "\\x1b") in message and told in message
+    assert message.isprintable() and len(message) < 420 and not list(tmp_path.iterdir())
+
+
+def test_the_bad_one_of_several_sets_is_named():
+    with pytest.raises(ConfigError, match=r"^--set train\.bach=3: train\.bach: unknown key\. Did you mean batch\?$"):
+        config.load(ROOT / "params.yaml", None, ["train.epochs=3", "train.bach=3", "train.flip=true"])
+
+
+def test_sets_come_after_the_experiment_and_the_later_wins():
+    loaded = config.load(ROOT / "params.yaml", "ann_fcn", ["train.epochs=bad", "model.name=ann_deeplab", "train.epochs=3", "train.epochs=5"])
+    assert (loaded.train.epochs, loaded.model.name, loaded.experiment) == (5, "ann_deeplab", "ann_fcn")
+    both = config.load(ROOT / "params.yaml", None, ["data.mnist_cifar.test=2", "evaluate.pictures=2"])     # fit only together
+    assert both.evaluate.pictures == both.data.mnist_cifar.test == 2
+
+
+def test_a_config_cannot_be_changed_and_shows_itself_as_json():
+    loaded = config.load(ROOT / "params.yaml", "ann_fcn")
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.train.epochs = 3
+    assert json.loads(loaded.model_dump_json())["train"]["epochs"] == 4
+
+
+def test_merge_alters_neither_side():
+    base, changes = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}}
+    assert config.merge(base, changes) == {"a": {"b": 9, "c": 2}, "d": {"e": 1}}
+    assert (base, changes) == ({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": {"e": 1}})
+
+
+@pytest.mark.parametrize(("change", "same"), [
+    ("train.log_every=3", True), ("train.keep=1", True), ("train.checkpoint_every=7", True), ("train.validate_every=0", True),
+    ("data.workers=3", True), ("track.mlflow=false", True), ("evaluate.batch=3", True),
+    ("train.seed=1", False), ("optim.lr=0.1", False), ("encode.mean=0.0", False), ("neuron.leak=0.5", False), ("loss.void=background", False),
+    ("model.width=1.0", False), ("train.batch=3", False),
+])
+def test_the_fingerprint_follows_what_shapes_the_weights(change, same):
+    as_is = config.load(ROOT / "params.yaml", "ann_fcn")
+    now = config.load(ROOT / "params.yaml", "ann_fcn", [change])
+    assert (now.fingerprint("s") == as_is.fingerprint("s")) is same
+    assert as_is.fingerprint("s") != as_is.fingerprint("t")

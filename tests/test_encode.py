@@ -1,0 +1,123 @@
+"""Coding: a picture becomes the input of T time steps; each sample draws from its own seed."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from snnseg import config
+from snnseg.models.inputs import coded
+from snnseg.spiking import encode
+
+CPU = torch.device("cpu")
+PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
+
+
+def bound(p, n, sigmas=5):
+    """How far the mean of n draws with probability p may be from p; once in two million it is farther."""
+    return sigmas * (p * (1 - p) / n) ** 0.5
+
+
+def test_direct_is_a_view_that_is_the_same_at_every_step():
+    x = torch.arange(24.0).view(2, 3, 2, 2)
+    out = encode.direct(x, 5)
+    assert out.shape == (5, 2, 3, 2, 2)
+    assert out.data_ptr() == x.data_ptr() and out.stride(0) == 0
+    assert all(torch.equal(step, x) for step in out)
+
+
+def test_poisson_by_hand():
+    """A spike where the uniform number is below x, strictly."""
+    x = torch.tensor([0.0, 0.25, 0.25, 0.25, 1.0]).view(1, 1, 1, 5)
+    uniform = torch.tensor([0.0, 0.125, 0.25, 0.5, 0.9999]).view(1, 1, 1, 1, 5)
+    assert encode.poisson(x, uniform).flatten().tolist() == [0, 1, 0, 0, 1]
+
+
+def test_signed_poisson_by_hand():
+    """A spike of x's sign where the uniform number is at most |x|; |x| above 1 spikes always, 0 never."""
+    x = torch.tensor([-2.0, -0.5, -0.5, -0.5, 0.0, 0.5, 0.5, 1.5]).view(1, 1, 1, 8)
+    uniform = torch.tensor([0.99, 0.4, 0.5, 0.6, 0.0, 0.4, 0.6, 0.99]).view(1, 1, 1, 1, 8)
+    assert encode.signed_poisson(x, uniform).flatten().tolist() == [-1, -1, -1, 0, 0, 1, 0, 1]
+
+
+def test_poisson_rate_is_the_pixel():
+    values, n = [0.0, 0.1, 0.5, 0.9, 1.0], 20_000
+    x = torch.tensor(values).view(1, 5, 1, 1).expand(1, 5, 10, 10)
+    spikes = encode.poisson(x, encode.uniforms([3], n // 100, (5, 10, 10)))
+    assert set(spikes.unique().tolist()) == {0, 1}
+    for value, rate in zip(values, spikes.mean((0, 1, 3, 4)).tolist(), strict=True):
+        assert abs(rate - value) <= bound(value, n)     # for 0 and 1 exactly
+
+
+def test_signed_poisson_expects_the_clipped_pixel():
+    values, n = [-1.7, -1.0, -0.3, 0.0, 0.3, 0.8, 2.0], 20_000
+    x = torch.tensor(values).view(1, 7, 1, 1).expand(1, 7, 10, 10)
+    spikes = encode.signed_poisson(x, encode.uniforms([4], n // 100, (7, 10, 10)))
+    for k, value in enumerate(values):
+        sign = int(np.sign(value))
+        assert set(spikes[:, :, k].unique().tolist()) <= {0, sign}
+        expected = min(abs(value), 1)
+        assert abs(spikes[:, :, k].mean().item() - sign * expected) <= bound(expected, n) + 1e-6
+
+
+def test_steps_are_drawn_anew():
+    uniform = encode.uniforms([0], 4, (1, 8, 8))
+    assert uniform.dtype == torch.float32 and 0 <= uniform.min() and uniform.max() < 1
+    assert len({tuple(step.flatten().tolist()) for step in uniform}) == 4
+
+
+def test_uniforms_of_a_sample_follow_from_its_seed_alone():
+    shape, seeds = (3, 4, 5), [11, 2**62 + 5, 13, 0]
+    alone = {s: encode.uniforms([s], 6, shape)[:, 0] for s in seeds}
+    assert len({tuple(u.flatten().tolist()) for u in alone.values()}) == 4
+    before = torch.get_rng_state()
+    for batch in (seeds, seeds[::-1], [13, 13], [2**62 + 5, 8, 6, 7, 11]):
+        out = encode.uniforms(batch, 6, shape)
+        assert out.shape == (6, len(batch), *shape)
+        for b, s in enumerate(batch):
+            if s in alone:
+                assert torch.equal(out[:, b], alone[s])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+
+
+def config_with(*overrides):
+    return config.load(PARAMS, "spiking_deeplab", ["encode.timesteps=3", "encode.mean=100.0", "encode.std=50.0", *overrides])
+
+
+def test_coded_direct_and_ann_see_the_normalised_picture(pictures):
+    expected = torch.tensor((pictures.astype(np.float32) - 100) / 50).permute(0, 3, 1, 2)
+    index = np.arange(4)
+    spiking = coded(pictures, index, config_with("encode.coding=direct"), CPU, ("train", 0))
+    assert spiking.shape == (3, 4, 3, 8, 8)
+    for step in spiking:
+        torch.testing.assert_close(step, expected)
+    ann = coded(pictures, index, config_with("encode.coding=poisson", "model.name=ann_fcn"), CPU, ("train", 0))
+    assert ann.shape == (1, 4, 3, 8, 8)
+    torch.testing.assert_close(ann[0], expected)
+
+
+def test_coded_poisson_has_a_rate_of_byte_over_255():
+    """White spikes at every step, black never; 51 at a fifth of the steps."""
+    image = np.full((1, 40, 40, 3), (255, 0, 51), np.uint8)
+    out = coded(image, np.arange(1), config_with("encode.coding=poisson"), CPU, ("train", 0))
+    assert out[:, :, 0].all() and not out[:, :, 1].any()
+    assert abs(out[:, :, 2].mean() - 0.2) <= bound(0.2, 3 * 1600)
+
+
+@pytest.mark.parametrize("coding", ["poisson", "signed_poisson"])
+def test_coded_spikes_of_a_sample_do_not_depend_on_its_batch(pictures, coding):
+    index = np.array([7, 3, 9, 1])
+    c = config_with(f"encode.coding={coding}")
+    whole = coded(pictures, index, c, CPU, ("train", 2))
+    assert set(whole.unique().tolist()) == ({0, 1} if coding == "poisson" else {-1, 0, 1})
+    for batch in ([3, 2, 1, 0], [2], [1, 3]):
+        assert torch.equal(coded(pictures[batch], index[batch], c, CPU, ("train", 2)), whole[:, batch])
+    for other in (("train", 3), ("evaluate", 2)):
+        assert not torch.equal(coded(pictures, index, c, CPU, other), whole)
+    other_seed = config_with(f"encode.coding={coding}", "train.seed=1")
+    assert not torch.equal(coded(pictures, index, other_seed, CPU, ("train", 2)), whole)
