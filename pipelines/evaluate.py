@@ -1,15 +1,18 @@
 """DVC stage `evaluate`: a trained net and its store in, scores and pictures out."""
 import typer
 
-from snnseg import stage, tracking
-from snnseg.config import load
-from snnseg.report import result
+from snnseg import stage
 
 
 def main(experiment: str) -> None:
+    from snnseg.config import load
+
     config = load(experiment=experiment)
-    metrics, about, files = result.write(config)
-    tracking.log_result(config, about, result.named(metrics), files)
+    from snnseg import tracking
+    from snnseg.report import result
+
+    found = result.write(config)
+    tracking.log_result(config, found.metrics, found.about)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 import typer
 
 from snnseg import stage
-from snnseg.config import load
-from snnseg.data import prepare
 
 
 def main(dataset: str) -> None:
-    for _ in prepare.prepare(load(overrides=[f"data.dataset={dataset}"])):
+    from snnseg.config import load
+
+    config = load(overrides=[f"data.dataset={dataset}"])
+    from snnseg.data import prepare
+
+    for _ in prepare.prepare(config):
         pass
 
 

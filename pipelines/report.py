@@ -2,12 +2,14 @@
 import typer
 
 from snnseg import stage
-from snnseg.config import experiments, load
-from snnseg.report import table
 
 
 def main() -> None:
+    from snnseg.config import experiments, load
+
     config = load()
+    from snnseg.report import table
+
     print(table.lines(table.write(config.result_folder, config.report, experiments())))
 
 

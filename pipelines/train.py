@@ -1,13 +1,16 @@
 """DVC stage `train`: one sealed store and one experiment in, one trained net and its curve out."""
 import typer
 
-from snnseg import stage, tracking
-from snnseg.config import load
-from snnseg.training import run
+from snnseg import stage
 
 
 def main(experiment: str) -> None:
+    from snnseg.config import load
+
     config = load(experiment=experiment)
+    from snnseg import tracking
+    from snnseg.training import run
+
     run.publish(run.train(config, tracking.trackers), config)
 
 

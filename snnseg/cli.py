@@ -141,30 +141,51 @@ def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> N
 
 
 @app.command()
-def evaluate(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> None:
+def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+             set: Set = None, params: Params = PARAMS) -> None:
     """Score a trained net on the whole test split, with pictures.
 
-    All numbers are those it was trained with, but for the sections evaluate and track.
+    All numbers are those it was trained with, but for the section evaluate. With --set or --model the scores are shown only;
+    without, they also become data/result/EXPERIMENT.
 
     \b
     Examples:
       snnseg evaluate spiking_fcn
+      snnseg evaluate spiking_fcn --set evaluate.timesteps=8
       snnseg evaluate ann_fcn --set evaluate.norm=batch
     """
     from snnseg import config as configs
+    from snnseg.errors import UsageError
 
     numbers = configs.load(params, experiment, set or [])
-    if others := [text for text in set or [] if not text.strip().startswith(("evaluate.", "track."))]:
-        from snnseg.errors import UsageError
-
-        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* and track.* can be set here; "
-                         "train it anew for others.")
+    if others := [text for text in set or [] if not text.strip().startswith("evaluate.")]:
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* can be set here; train it anew for others.")
     from snnseg import tracking
     from snnseg.report import result
 
-    metrics, about, files = result.write(numbers)
-    tracking.log_result(numbers, about, result.named(metrics), files)
-    print(json.dumps({k: metrics[k] for k in ("experiment", "protocol", "miou", "background_miou", "iou", "norm_statistics")}, indent=1))
+    if set or model:
+        found = result.measure((model or numbers.model_folder).absolute(), numbers)
+    else:
+        found = result.write(numbers)
+        tracking.log_result(numbers, found.metrics, found.about)
+    print(json.dumps(found.metrics, indent=1))
+
+
+@app.command()
+def track(set: Set = None, params: Params = PARAMS) -> None:
+    """Send to MLflow what it lacks of all runs and results.
+
+    \b
+    Examples:
+      snnseg track
+      snnseg track --set track.experiment=again
+    """
+    from snnseg import config as configs
+
+    numbers = [configs.load(params, name, set or []) for name in configs.experiments(params)]
+    from snnseg import tracking
+
+    print("\n".join(tracking.replay(numbers)))
 
 
 @app.command()
@@ -204,7 +225,7 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
 
     database = numbers.root / "data" / "mlflow" / "mlflow.db"
     if not database.is_file():
-        raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run dvc repro, or snnseg train EXPERIMENT")
+        raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.store_uri(numbers.root),
                "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -105,7 +105,7 @@ class Unusable(SnnsegError, PermissionError):
     exit_code = 5
 
     def __init__(self, place: Path | str, fact: str):
-        super().__init__(f"{place}: {fact}. Check that it may be written and that no other file or link is in its place.")
+        super().__init__(f"{place}: {fact}. Check that it is there, may be written, and that nothing else is in its place.")
 
 
 class NoSpace(SnnsegError, OSError):
@@ -131,7 +131,7 @@ class OutOfMemory(SnnsegError, MemoryError):
 
 
 class TrackingError(SnnsegError, RuntimeError):
-    """MLflow could not be written."""
+    """MLflow has nothing to show or cannot be used."""
 
     exit_code = 10
 

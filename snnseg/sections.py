@@ -21,11 +21,19 @@ def _finite(value: float) -> float:
 
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
-CountOrNone = Annotated[int, Field(ge=0, le=LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Number = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key` -> value."""
+    out: dict[str, Any] = {}
+    for key, value in section.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
 
 
 class Section(BaseModel):
@@ -74,7 +82,6 @@ class Model(Section):
     name: Literal["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
     width: Annotated[Number, Field(gt=0, le=4)]  # times the channels of the paper
     norm: Literal["bntt", "tdbn", "bn", "none"]  # of the spiking nets; the twins have plain batch norm
-    past_trained: Literal["hold", "cycle", "skip"]  # BNTT at time steps beyond those it was trained with
 
 
 class Loss(Section):
@@ -98,7 +105,7 @@ class Train(Section):
     precision: Literal["fp32", "bf16"]
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
-    validate_every: CountOrNone                 # epochs between looks at the test split; 0 = only at the end
+    validate_every: CountOrZero                 # epochs between looks at the test split; 0 = only at the end
     log_every: Count                            # steps between lines of metrics.jsonl
     checkpoint_every: Count                     # steps
     keep: Count                                 # checkpoints
@@ -107,6 +114,8 @@ class Train(Section):
 class Evaluate(Section):
     batch: Count
     norm: Literal["running", "batch"]           # which statistics the norms use
+    timesteps: Annotated[int, Field(ge=1, le=10_000)] | None    # of a spiking net; null = as many as it was trained with
+    past_trained: Literal["hold", "cycle", "skip"]  # BNTT at time steps beyond those it was trained with
     pictures: Annotated[int, Field(ge=1, le=64)]
 
 
@@ -188,10 +197,12 @@ class Config(Sections):
         """All experiments side by side."""
         return self.root / "data" / "report"
 
-    def fingerprint(self, store_digest: str) -> str:
-        """sha256 over all that influences the weights: sections, and the seal of the training store."""
+    def fingerprint(self, store_digest: str, code_digest: str) -> str:
+        """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
         for cadence in ("validate_every", "log_every", "checkpoint_every", "keep"):
             del told["train"][cadence]
-        told |= {"store": store_digest, "experiment": self.experiment}
+        if not self.spiking:        # an ANN has no time: sweeping T does not train its twin anew
+            del told["neuron"], told["model"]["norm"], told["encode"]["coding"], told["encode"]["timesteps"]
+        told |= {"store": store_digest, "code": code_digest, "experiment": self.experiment}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

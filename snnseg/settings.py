@@ -11,14 +11,7 @@ from typing import Any
 
 from snnseg import config, seal
 from snnseg.errors import ConfigError
-
-
-def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `section.key` -> value."""
-    out: dict[str, Any] = {}
-    for key, value in section.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
+from snnseg.sections import flat
 
 
 def names(root: Path) -> list[str]:

@@ -1,8 +1,10 @@
 """The door of every command and stage: what a user can cause ends with one line and its exit code, no traceback."""
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +13,18 @@ from typing import Any
 from snnseg.errors import SnnsegError, Unusable
 from snnseg.seal import no_space_named
 
-UNUSABLE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+UNUSABLE_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def _terminated(signum: int, frame: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: what is open is cleared up on the way out."""
+    raise KeyboardInterrupt
 
 
 def run(main: Callable[..., None], *arguments: Any, **named: Any) -> None:
     """Call `main`, which may raise any SnnsegError, meet a place it cannot write, run out of disk or be interrupted."""
+    with contextlib.suppress(ValueError):       # not in the main thread
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         try:
             with no_space_named(Path(".")):

@@ -5,16 +5,18 @@ training is killed and goes on, and a training does not stop because MLflow cann
 """
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from snnseg.sections import Config
+from snnseg.sections import Config, Sections, flat
 from snnseg.training.report import Numbers, read_journal
 
 if TYPE_CHECKING:
@@ -37,17 +39,10 @@ def _client(root: Path, experiment: str) -> tuple[Any, str]:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)     # the making of tables is no news
     folder = root / "data" / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):        # two processes must not create the tables at once
+    with filelock.FileLock(folder / "lock", timeout=60):        # two processes must not create the tables at once
         client = mlflow.MlflowClient(store_uri(root))
         found = client.get_experiment_by_name(experiment)
         return client, found.experiment_id if found else client.create_experiment(experiment, (folder / "artifacts").as_uri())
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out = {}
-    for key, value in section.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
 
 
 def find_or_create(config: Config, uid: str, about: dict[str, Any]) -> tuple[Any, str]:
@@ -57,11 +52,12 @@ def find_or_create(config: Config, uid: str, about: dict[str, Any]) -> tuple[Any
     client, experiment = _client(config.root, config.track.experiment)
     if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'"):
         return client, found[0].info.run_id
-    name = f"{config.experiment or config.model.name}·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"[:40]
+    rest = f"·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"
+    name = (config.experiment or config.model.name)[: 40 - len(rest)] + rest
     tags = {UID_TAG: uid, "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
             "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
     run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-    client.log_batch(run, params=[Param(k, str(v)) for k, v in _flat(about["config"]).items()],
+    client.log_batch(run, params=[Param(k, str(v)) for k, v in flat(about["config"]).items()],
                      tags=[RunTag("device", about["device"])])
     client.log_dict(run, about["config"], "config.json")
     return client, run
@@ -84,8 +80,8 @@ def _send(client: Any, run: str, lines: list[dict[str, Any]]) -> None:
 
 def _warn(root: Path, error: Exception, where: str) -> None:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    print(f"warning: MLflow at {store_uri(root)} cannot be written ({first}). The numbers are in {where} and are sent when "
-          "the same command runs again.", file=sys.stderr)
+    print(f"warning: MLflow at {store_uri(root)} cannot be written ({first}). The numbers are in {where}; send them with snnseg track.",
+          file=sys.stderr)
 
 
 class Tracker:
@@ -133,16 +129,41 @@ def trackers(run: Run) -> list[Tracker]:
     return [Tracker(run)] if run.config.track.mlflow else []
 
 
-def log_result(config: Config, about: dict[str, Any], numbers: Numbers, files: list[Path]) -> None:
-    """Add an evaluation's numbers and files to the MLflow run of its training."""
+def _named(metrics: dict[str, Any]) -> Numbers:
+    """The scores of a metrics.json under their names in MLflow; other than the usual reading out is named as such."""
+    usual = metrics["statistics"] == "running" and metrics["timesteps"] == metrics["trained_timesteps"]
+    where = "test" if usual else f"test_T{metrics['timesteps']}_{metrics['statistics']}"
+    return {f"{where}/miou": metrics["miou"], f"{where}/background_miou": metrics["background_miou"],
+            **{f"{where}/iou/{c}": s for c, s in metrics["iou"].items()}}
+
+
+def log_result(config: Config, metrics: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add an evaluation's numbers and files to the MLflow run of its training; a failure is a warning."""
     if not config.track.mlflow:
         return
     try:
         client, run = find_or_create(config, about["uid"], about)
         known = client.get_run(run).data.metrics
-        _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
-        for path in files:
-            client.log_artifact(run, str(path))
+        _send(client, run, [{"step": about["steps"], **{k: v for k, v in _named(metrics).items() if known.get(k) != v}}])
+        for name in ("pictures.png", "metrics.json", "classes.csv"):
+            client.log_artifact(run, str(config.result_folder / name))
         client.set_terminated(run, "FINISHED")
     except Exception as e:      # as above: the scores are on the disk, and stay there
         _warn(config.root, e, str(config.result_folder))
+
+
+def replay(configs: list[Config]) -> list[str]:
+    """Send what MLflow lacks of all runs below data/run and of the experiments' results; return what was looked at."""
+    root, done = configs[0].root, []
+    for path in sorted((root / "data" / "run").glob("*/about.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        sections = Sections.model_validate(about["config"])
+        config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
+        Tracker(SimpleNamespace(folder=path.parent, uid=about["uid"], config=config, about=about)).end(
+            "finished" if (path.parent / "model").is_dir() else "interrupted")
+        done.append(path.parent.name)
+    for config in configs:
+        if (config.result_folder / "metrics.json").is_file():
+            log_result(config, *(json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json")))
+            done.append(config.experiment)
+    return done

@@ -26,7 +26,8 @@ SURFACE = {
     "setting": ["[name]", "--diff", "--set", "--params"],
     "prepare": ["[experiment]", "--set", "--params"],
     "train": ["experiment", "--set", "--params"],
-    "evaluate": ["experiment", "--set", "--params"],
+    "evaluate": ["experiment", "--model", "--set", "--params"],
+    "track": ["--set", "--params"],
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],
 }
@@ -198,7 +199,7 @@ def test_a_missing_store_or_model_is_5_with_a_remedy(verb, project, environment)
 
 
 def test_a_missing_tracking_database_is_10_with_a_remedy(project, environment):
-    one_line(snnseg("ui", cwd=project, env=environment), 10, "mlflow.db: not found", "snnseg train")
+    one_line(snnseg("ui", cwd=project, env=environment), 10, "mlflow.db: not found", "snnseg track")
 
 
 def test_missing_raw_archives_are_4_with_a_remedy(project, environment):

@@ -282,7 +282,7 @@ def test_build_follows_from_the_seed_and_leaves_the_global_state(experiment):
 
 def test_build_takes_the_net_from_the_config():
     c = small("spiking_fcn", "neuron.leak=0.5", "neuron.threshold=0.75", "neuron.reset=hard", "neuron.surrogate=arctan",
-              "neuron.surrogate_scale=0.3", "model.past_trained=cycle", "data.mnist_cifar.classes=digits")
+              "neuron.surrogate_scale=0.3", "evaluate.past_trained=cycle", "data.mnist_cifar.classes=digits")
     net = zoo.build(c)
     assert isinstance(net, FCN) and net.score.out_channels == 11
     spike = net.neurons.neuron.spike

@@ -44,8 +44,8 @@ def trained(tiny):
 
 
 def test_evaluation_to_table(trained):
-    metrics, about, files = result.write(trained)
-    assert all(f.is_file() for f in files) and metrics["norm_statistics"] == "running"
+    metrics = result.write(trained).metrics
+    assert metrics["statistics"] == "running" and metrics["timesteps"] == 1
     with open(trained.result_folder / "classes.csv", newline="") as f:
         classes = list(csv.DictReader(f))
     assert [c["class"] for c in classes] == ["background", "digit"] and sum(int(c["pixels"]) for c in classes) == 16 * 32 * 32
@@ -56,15 +56,46 @@ def test_evaluation_to_table(trained):
     assert rows[0]["coding"] == "-" and rows[0]["iou_per_class"].startswith("background=")
     with Image.open(trained.report / "pictures.png") as page:
         assert page.width == 3 * (pictures.PIXELS + pictures.GAP) + pictures.GAP
-    assert result.named(json.loads((trained.result_folder / "metrics.json").read_text()))["test/miou"] == metrics["miou"]
+    assert json.loads((trained.result_folder / "metrics.json").read_text()) == metrics
+    assert {p.name for p in trained.result_folder.iterdir()} == {"about.json", "classes.csv", "curve.csv", "metrics.json", "pictures.npz", "pictures.png"}
 
 
 def test_batch_statistics_are_named_and_leave_the_net_alone(trained):
     batch = trained.model_copy(update={"evaluate": trained.evaluate.model_copy(update={"norm": "batch"})})
-    running = result.write(trained)[0]["miou"]
-    other = result.write(batch)[0]
-    assert other["norm_statistics"] == "batch" and other["miou"] != running
-    assert result.write(trained)[0]["miou"] == running
+    running = result.write(trained).metrics["miou"]
+    other = result.measure(trained.model_folder, batch).metrics
+    assert other["statistics"] == "batch" and other["miou"] != running
+    assert json.loads((trained.result_folder / "metrics.json").read_text())["miou"] == running
+    result.write(batch)
+    assert table.write(trained.result_folder.parent, trained.report, ["ann_fcn"])[0]["norm"] == "bn, batch statistics"
+
+
+def test_more_time_steps_than_trained(tiny):
+    from snnseg.data import prepare
+
+    numbers = tiny("spiking_fcn", "train.epochs=1")
+    for _ in prepare.prepare(numbers):
+        pass
+    run.publish(run.train(numbers), numbers)
+    scores = {}
+    for steps, rule in ((None, "hold"), (2, "hold"), (6, "hold"), (6, "cycle"), (6, "skip")):
+        asked = numbers.model_copy(update={"evaluate": numbers.evaluate.model_copy(update={"timesteps": steps, "past_trained": rule})})
+        found = result.measure(numbers.model_folder, asked).metrics
+        scores[steps, rule] = found["miou"]
+        assert (found["timesteps"], found["trained_timesteps"]) == (steps or 2, 2)
+    assert scores[None, "hold"] == scores[2, "hold"] and len({scores[6, r] for r in ("hold", "cycle", "skip")}) > 1
+
+
+def test_a_net_of_another_version_is_named(trained):
+    from snnseg import seal
+
+    about = json.loads((trained.model_folder / "about.json").read_text())
+    del about["config"]["neuron"]["leak"]
+    (trained.model_folder / "about.json").write_text(json.dumps(about))
+    (trained.model_folder / "seal.json").unlink()
+    seal.seal(trained.model_folder)
+    with pytest.raises(StoreError, match="another version of snnseg, whose numbers differ at neuron.leak"):
+        result.write(trained)
 
 
 def test_what_is_missing_or_altered_is_named(trained):

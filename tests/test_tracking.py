@@ -1,5 +1,7 @@
 """MLflow: each point once, whatever happened, and never the reason that a training ends."""
 
+import json
+
 import mlflow
 import pytest
 
@@ -45,13 +47,36 @@ def test_points_once_over_restarts(run):
     assert [s for s, _ in history(run, "train/loss")] == [1, 2, 3, 4]
 
 
-def test_result_joins_the_run(run, tmp_path):
+def scores(**changes):
+    return {"miou": 50.0, "background_miou": 48.0, "iou": {"a": None}, "statistics": "running", "timesteps": 2, "trained_timesteps": 2, **changes}
+
+
+def with_files(run: Run) -> dict:
+    run.config.result_folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pictures.png", "metrics.json", "classes.csv"):
+        (run.config.result_folder / name).write_text(json.dumps(scores()))
+    about = {**run.about, "uid": run.uid, "experiment": "spiking_fcn"}
+    (run.config.result_folder / "about.json").write_text(json.dumps(about))
+    return about
+
+
+def test_result_joins_the_run(run):
     tracking.Tracker(run).end("finished")
-    shown = tmp_path / "pictures.png"
-    shown.write_bytes(b"png")
     for _ in range(2):
-        tracking.log_result(run.config, {**run.about, "uid": run.uid}, {"test/miou": 50.0, "test/iou/a": None}, [shown])
+        tracking.log_result(run.config, scores(), with_files(run))
     assert history(run, "test/miou") == [(9, 50.0)]
+    tracking.log_result(run.config, scores(statistics="batch", miou=40.0), with_files(run))
+    assert history(run, "test/miou") == [(9, 50.0)] and history(run, "test_T2_batch/miou") == [(9, 40.0)]
+
+
+def test_replay_rebuilds_what_is_lost(run):
+    """The database is removed; runs and results on the disk bring it back."""
+    (run.folder / "about.json").write_text(json.dumps(with_files(run)))
+    (run.folder / "model").mkdir()
+    Journal(run.folder / "metrics.jsonl").numbers(1, {"epoch": 0, "train/loss": 1.0})
+    for _ in range(2):
+        assert tracking.replay([run.config]) == ["x", "spiking_fcn"]
+    assert history(run, "train/loss") == [(1, 1.0)] and history(run, "test/miou") == [(9, 50.0)]
 
 
 def test_unwritable_mlflow_is_a_warning(run, capsys):
@@ -59,7 +84,7 @@ def test_unwritable_mlflow_is_a_warning(run, capsys):
     tracker = tracking.Tracker(run)
     tracker.begin(0, 9, 1)
     tracker.end("finished")
-    tracking.log_result(run.config, {**run.about, "uid": run.uid}, {"test/miou": 1.0}, [])
+    tracking.log_result(run.config, scores(), {**run.about, "uid": run.uid})
     told = capsys.readouterr().err
     assert told.count("warning: MLflow") == 2 and "metrics.jsonl" in told and "Traceback" not in told
 
@@ -67,5 +92,5 @@ def test_unwritable_mlflow_is_a_warning(run, capsys):
 def test_tracking_can_be_off(run):
     off = run.config.model_copy(update={"track": sections.Track(mlflow=False, experiment="snnseg")})
     assert tracking.trackers(Run(run.folder, run.uid, off, run.about)) == []
-    tracking.log_result(off, {}, {}, [])
+    tracking.log_result(off, {}, {})
     assert not (run.config.root / "data" / "mlflow").exists()

@@ -86,7 +86,7 @@ def test_resume_is_exact(tiny, tmp_path, overrides):
             fit(config, data, tmp_path / "parts", stop=lambda calls=calls: next(calls) == 2)
         assert stopped.value.exit_code == 130
     parts, _, seen = fit(config, data, tmp_path / "parts")
-    assert seen.begun == [9]
+    assert seen.begun == [7]        # the third went on from step 6, whose epoch it validated again, and was stopped at step 7
     assert_identical(weights(whole), weights(parts))
     lines = read_journal(tmp_path / "parts" / "metrics.jsonl")
     steps = [line["step"] for line in lines]
@@ -95,6 +95,32 @@ def test_resume_is_exact(tiny, tmp_path, overrides):
     expected = {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in read_journal(tmp_path / "whole" / "metrics.jsonl")}
     found = {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in lines}
     assert all(found[step] == line for step, line in expected.items())
+
+
+def test_stopped_while_it_validates(tiny, tmp_path):
+    """The epoch was saved before; the validation is done when the training goes on, and its line is there once."""
+    config = tiny()
+    data = loaded(config)
+    whole, _, _ = fit(config, data, tmp_path / "whole")
+    calls = iter(range(100))
+    with pytest.raises(Interrupted, match="stopped after step 6 of 12"):
+        fit(config, data, tmp_path / "parts", stop=lambda: next(calls) == 6)        # six steps, then the first batch of the test split
+    assert checkpoint.all_steps(tmp_path / "parts") == [4, 6]
+    assert [line["step"] for line in read_journal(tmp_path / "parts" / "metrics.jsonl")] == [2, 4]
+    parts, _, seen = fit(config, data, tmp_path / "parts")
+    assert seen.begun == [5] and seen.lines[0][0] == 6 and "test/miou" in seen.lines[0][1]
+    assert_identical(weights(whole), weights(parts))
+
+
+def test_damaged_checkpoints_do_not_count_as_the_newest(tiny, tmp_path):
+    config = tiny("spiking_deeplab", "train.keep=1")
+    data = loaded(config)
+    fit(config, data, tmp_path / "run")
+    (checkpoint.folder_of(tmp_path / "run", 12) / "state.json").write_text("{}")
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        fit(config, data, tmp_path / "run", stop=lambda: next(calls) == 2)
+    assert checkpoint.all_steps(tmp_path / "run") == [3]
 
 
 def test_killed_between_journal_and_checkpoint(tiny, tmp_path):
@@ -138,11 +164,13 @@ def test_checkpoint_of_another_config(tiny, tmp_path):
 
 
 def test_fingerprint_follows_what_shapes_the_weights(tiny):
-    base = tiny().fingerprint("seal")
-    assert base == tiny("spiking_deeplab", "train.log_every=1", "evaluate.pictures=2", "data.workers=2", "train.keep=5").fingerprint("seal")
+    base = tiny().fingerprint("seal", "code")
+    assert base == tiny("spiking_deeplab", "train.log_every=1", "evaluate.timesteps=9", "data.workers=2", "train.keep=5").fingerprint("seal", "code")
     others = ["train.epochs=3", "optim.lr=0.1", "neuron.leak=0.5", "encode.timesteps=3", "model.width=0.2", "train.seed=1", "loss.void=background"]
-    prints = {tiny("spiking_deeplab", o).fingerprint("seal") for o in others} | {base, tiny().fingerprint("other"), tiny("spiking_fcn").fingerprint("seal")}
-    assert len(prints) == len(others) + 3
+    prints = {tiny("spiking_deeplab", o).fingerprint("seal", "code") for o in others} | {base, tiny().fingerprint("other", "code"), tiny().fingerprint("seal", "other"), tiny("spiking_fcn").fingerprint("seal", "code")}
+    assert len(prints) == len(others) + 4
+    ann = tiny("ann_fcn").fingerprint("seal", "code")
+    assert ann == tiny("ann_fcn", "encode.timesteps=7", "neuron.leak=0.5").fingerprint("seal", "code"), "an ANN has no time"
 
 
 def test_not_finite_stops_before_the_update(tiny, tmp_path):

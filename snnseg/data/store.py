@@ -4,7 +4,7 @@
 
 Chunks of 256 pictures lie in shards of 4 096, so that a split is a handful of files; each chunk carries a crc32c.
 Writers own whole shards and need no locks, and the bytes are the same for any number of them. Training reads a split
-once into memory: the three benchmarks at 64x64 are below 200 MB each.
+once into memory: 48 000 pictures of 32x32 take 0.2 GB, of 64x64 0.8 GB.
 """
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def write(folder: Path, split: str, start: int, items: dict[str, np.ndarray]) ->
             group[name][start : start + len(block)] = block
 
 
-def check(folder: Path, params: dict[str, Any]) -> str:
+def check(folder: Path, params: dict[str, Any], remedy: str = REMEDY) -> str:
     """Verify every byte of a store and that it was made with `params`; return the seal's digest.
 
     Raises StoreMissing, StoreAltered, StoreError.
     """
-    digest = seal.verify(folder, REMEDY)
+    digest = seal.verify(folder, remedy)
     for split in sorted(folder.glob("*.zarr")):
         found = dict(zarr.open_group(split, mode="r").attrs)["params"]
         if differs := [k for k in params if found.get(k) != params[k]]:
             told = ", ".join(f"{k} {found.get(k)} instead of {params[k]}" for k in differs)
-            raise StoreError(folder, f"made with {told}", REMEDY)
+            raise StoreError(folder, f"made with {told}", remedy)
     return digest
 
 
 def read(folder: Path, split: str) -> Split:
-    """A split of a verified store in memory. Raises StoreMissing, StoreAltered."""
+    """A split of a verified store in memory. Raises StoreMissing, StoreAltered, StoreError."""
     seal.read_seal(folder, REMEDY)
     if not (folder / f"{split}.zarr").is_dir():
         raise StoreMissing(folder, f"has no split {split}", REMEDY)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VOID = 255
+from snnseg.data.store import VOID
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
+from snnseg import memory
 from snnseg.data.loader import Batch, batches
 from snnseg.data.store import Split
 from snnseg.evaluation.confusion import Confusion
@@ -22,29 +23,35 @@ def _ready(model: nn.Module, norm: str) -> nn.Module:
 
 @torch.no_grad()
 def predictions(model: nn.Module, split: Split, config: Config, device: torch.device,
-                norm: str = "running") -> Iterator[tuple[Batch, np.ndarray]]:
+                norm: str = "running", timesteps: int | None = None) -> Iterator[tuple[Batch, np.ndarray]]:
     """Each batch with the class of every pixel, u8 [B,H,W].
 
     Rate coding draws from (seed, sample), so a sample's answer does not depend on the batch it is in, unless `norm`
-    is "batch": then each batch is normalised by its own statistics.
+    is "batch": then each batch is normalised by its own statistics. `timesteps` are those trained with, if not given.
+    Raises OutOfMemory.
     """
     training = model.training
     ready = _ready(model, norm)
     try:
         for batch in batches(split, config.evaluate.batch):
-            x_TBCHW = coded(batch.image_BHWC, batch.index_B, config, device, ("evaluate", 0))
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-                logits_BCHW = ready(x_TBCHW)
-            yield batch, logits_BCHW.argmax(1).to(torch.uint8).cpu().numpy()
+            with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
+                x_TBCHW = coded(batch.image_BHWC, batch.index_B, config, device, ("evaluate", 0), timesteps)
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+                    logits_BCHW = ready(x_TBCHW)
+                prediction_BHW = logits_BCHW.argmax(1).to(torch.uint8).cpu().numpy()
+            yield batch, prediction_BHW
     finally:
         model.train(training)
 
 
-def confusion(model: nn.Module, split: Split, config: Config, device: torch.device) -> Confusion:
-    """The confusion of a whole split, with running statistics."""
+def confusion(model: nn.Module, split: Split, config: Config, device: torch.device,
+              stop: Callable[[], bool] = lambda: False) -> Confusion | None:
+    """The confusion of a whole split, with running statistics; None if `stop()` became true on the way."""
     total = Confusion.empty(config.classes)
     for batch, prediction in predictions(model, split, config, device):
         total += Confusion.of(batch.mask_BHW, prediction, config.classes)
+        if stop():
+            return None
     return total
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,11 @@ from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
 def folded(layer: Callable[[Tensor], Tensor], x_TBCHW: Tensor) -> Tensor:
     """Apply a layer that knows nothing of time to every step at once."""
     return layer(x_TBCHW.flatten(0, 1)).unflatten(0, x_TBCHW.shape[:2])
+
+
+def exact(x: Tensor) -> Tensor:
+    """bf16 as float32: a membrane potential in bf16 would lose as much to rounding as to its leak."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class ConvUnit(nn.Module):
         self.neurons = neurons
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
-        return self.neurons.fire(self.norm(folded(self.conv, x_TBCHW)))
+        return self.neurons.fire(self.norm(exact(folded(self.conv, x_TBCHW))))
 
 
 def pool(x_TBCHW: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnseg.models.backbone import ConvUnit, Neurons, folded, initialise, pool, scaled
+from snnseg.models.backbone import ConvUnit, Neurons, exact, folded, initialise, pool, scaled
 
 
 class Upsample(nn.Module):
@@ -48,6 +48,6 @@ class FCN(nn.Module):
         s = folded(self.score, self.head(pool(quarter)))
         for up, skip, feature in ((self.ups[0], self.skips[2], quarter), (self.ups[1], self.skips[1], half)):
             current = up(s.flatten(0, 1), skip(feature.flatten(0, 1))).unflatten(0, s.shape[:2])
-            s = self.neurons.between_upsamplings(current)
+            s = self.neurons.between_upsamplings(exact(current))
         # the last stage is linear and accumulates without leak: T times its answer to the mean spikes is the sum
-        return len(s) * self.ups[2](s.mean(0), self.skips[0](full.mean(0)))
+        return len(s) * exact(self.ups[2](s.mean(0), self.skips[0](full.mean(0))))

@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from snnseg import seal
-from snnseg.errors import StoreAltered
+from snnseg.errors import StoreAltered, StoreError
 from snnseg.models import zoo
 from snnseg.sections import Config, Sections
 
@@ -44,10 +45,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "about.json").read_text(encoding="utf-8"))
 
 
-def load(folder: Path, root: Path) -> tuple[nn.Module, Config, dict[str, Any]]:
-    """A saved net in evaluation mode, the config it was trained with, and what is known of it."""
+def load(folder: Path, root: Path, changes: dict[str, Any] | None = None) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """A saved net in evaluation mode, the config it was trained with, and what is known of it.
+
+    `changes` are sections that take the place of those it was trained with. Raises StoreMissing, StoreAltered, StoreError.
+    """
     about = read_about(folder)
-    sections = Sections.model_validate(about["config"])
+    try:
+        sections = Sections.model_validate(about["config"] | (changes or {}))
+    except ValidationError as e:
+        key = ".".join(map(str, e.errors()[0]["loc"]))
+        raise StoreError(folder, f"saved by another version of snnseg, whose numbers differ at {key}", REMEDY) from e
     config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
     model = zoo.build(config)
     read_weights(folder / "model.safetensors", model)

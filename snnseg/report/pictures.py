@@ -1,10 +1,13 @@
 """Pictures of predictions: input, truth, prediction, and where they differ."""
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw
 
-VOID = 255
+from snnseg.data.store import VOID
+
 PIXELS = 96             # of one tile
 GAP = 6
 TITLE = 18
@@ -27,6 +30,13 @@ def errors(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
     out[prediction_HW == truth_HW] = HIT
     out[truth_HW == VOID] = 255
     return out
+
+
+def png(page: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    out = io.BytesIO()
+    page.save(out, "PNG")
+    return out.getvalue()
 
 
 def sheet(columns: dict[str, list[np.ndarray]]) -> Image.Image:

@@ -27,21 +27,23 @@ def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
     return out.getvalue()
 
 
-def row(metrics: dict[str, Any]) -> dict[str, Any]:
-    """One line of results.csv from an experiment's metrics.json. mIoU in per cent; what an ANN does not have is `-`."""
-    config = metrics["config"]
-    spiking = config["model"]["name"].startswith("spiking")
-    neuron = {"coding": config["encode"]["coding"], "timesteps": config["encode"]["timesteps"], "norm": config["model"]["norm"],
-              **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
-    if not spiking:
+def row(metrics: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """One line of results.csv from an experiment's files. mIoU in per cent; what an ANN does not have is `-`."""
+    config = about["config"]
+    trained, norm = config["encode"]["timesteps"], config["model"]["norm"]
+    neuron = {"coding": config["encode"]["coding"], "timesteps": trained if metrics["timesteps"] == trained else f"{trained}, read at {metrics['timesteps']}",
+              "norm": norm, **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
+    if not config["model"]["name"].startswith("spiking"):
         neuron = dict.fromkeys(neuron, "-") | {"timesteps": 1, "norm": "bn"}
+    if metrics["statistics"] != "running":
+        neuron["norm"] += f", {metrics['statistics']} statistics"
     iou = ";".join(f"{c}={'-' if s is None else f'{s:.2f}'}" for c, s in metrics["iou"].items())
     return {
         "experiment": metrics["experiment"], "dataset": f"{config['data']['dataset']} {metrics['protocol']}",
         "source": config["data"]["source"], "model": config["model"]["name"], **neuron, "width": config["model"]["width"],
         "epochs": config["train"]["epochs"], "seed": config["train"]["seed"],
         "miou": f"{metrics['miou']:.2f}", "background_miou": f"{metrics['background_miou']:.2f}", "iou_per_class": iou,
-        **{k: metrics[k] for k in ("train_samples", "test_samples", "seconds", "device", "commit")},
+        **{k: about[k] for k in ("train_samples", "test_samples", "seconds", "device", "commit")},
     }
 
 
@@ -59,17 +61,15 @@ def write(results: Path, report: Path, experiments: list[str]) -> list[dict[str,
     rows, columns = [], {}
     for name in experiments:
         folder = results / name
-        if not (folder / "metrics.json").is_file():
+        if not all((folder / file).is_file() for file in ("metrics.json", "about.json", "pictures.npz")):
             raise StoreMissing(folder, "not evaluated yet", f"Run dvc repro, or snnseg evaluate {name}")
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        rows.append(row(metrics))
-        palette = metrics["palette"]
+        metrics, about = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("metrics.json", "about.json"))
+        rows.append(row(metrics, about))
+        palette = about["palette"]
         with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
             if not columns:
                 columns = {"input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]}
             columns[name] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
     seal.write_file(report / "results.csv", csv_text(rows, COLUMNS))
-    png = io.BytesIO()
-    pictures.sheet(columns).save(png, "PNG")
-    seal.write_file(report / "pictures.png", png.getvalue())
+    seal.write_file(report / "pictures.png", pictures.png(pictures.sheet(columns)))
     return rows

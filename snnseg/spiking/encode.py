@@ -31,7 +31,5 @@ def signed_poisson(x_BCHW: Tensor, uniform_TBCHW: Tensor) -> Tensor:
 
 def uniforms(seeds: Sequence[int], timesteps: int, shape_CHW: Sequence[int]) -> Tensor:
     """Uniform numbers in [0, 1), float32 [T, B, *shape], those of sample b from `seeds[b]` alone."""
-    out = torch.empty(timesteps, len(seeds), *shape_CHW)
-    for b, seed in enumerate(seeds):
-        out[:, b] = torch.rand(timesteps, *shape_CHW, generator=torch.Generator().manual_seed(seed))
-    return out
+    draws = [torch.rand(timesteps, *shape_CHW, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(draws, 1)

@@ -23,12 +23,15 @@ from snnseg import seal
 from snnseg.errors import CheckpointMismatch, StoreAltered, StoreError
 from snnseg.models.saved import read_weights, write_weights
 
-REMEDY = "The checkpoint before it is used"
+REMEDY = "It is removed, and the training goes on from the one before it, or from the beginning"
 
 
 @dataclass
 class State:
-    """Where a training stands. `batch` batches of `epoch` are done; the sums are those of this epoch."""
+    """Where a training stands. `batch` batches of `epoch` are done; the sums are those of this epoch.
+
+    `unreported` has the numbers of an epoch that has ended but is not validated yet: saving comes first.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -36,6 +39,7 @@ class State:
     seconds: float = 0.0
     loss_sum: float = 0.0
     confusion: list[list[int]] = field(default_factory=list)
+    unreported: dict[str, float | None] = field(default_factory=dict)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -67,20 +71,24 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fi
     if found != fingerprint:
         raise CheckpointMismatch(folder, found, fingerprint)
     device = next(model.parameters()).device
-    read_weights(folder / "model.safetensors", model)
     try:
         optimizer.load_state_dict(torch.load(folder / "optim.pt", map_location=device, weights_only=True))
     except (pickle.UnpicklingError, ValueError, RuntimeError) as e:
         raise StoreAltered(folder, f"optim.pt cannot be loaded ({str(e).splitlines()[0]})", REMEDY) from e
+    read_weights(folder / "model.safetensors", model)       # last: what fails before it leaves the net as it was
     return State(**told)
 
 
 def newest(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> tuple[State, list[StoreError]]:
-    """Go on from the newest whole checkpoint, or from the beginning; damaged ones are returned as what they raised."""
+    """Go on from the newest whole checkpoint, or from the beginning; damaged ones are returned as what they raised.
+
+    Damaged ones are removed, so that they never count as one of the newest.
+    """
     damaged: list[StoreError] = []
     for step in reversed(all_steps(run)):
         try:
             return restore(folder_of(run, step), model, optimizer, fingerprint), damaged
         except StoreError as e:
             damaged.append(e)
+            shutil.rmtree(folder_of(run, step))
     return State(), damaged

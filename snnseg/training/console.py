@@ -1,7 +1,6 @@
 """Progress for a person: one live line on a terminal, single plain lines elsewhere. Speaks on stderr."""
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Console:
         self.title, self.samples = title, samples       # samples of one epoch
         self.terminal = Terminal(stderr=True)
         self.bar: Progress | None = None
-        self.miou = math.nan
+        self.started = time.monotonic()
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
         self.first, self.steps, self.epochs = step, steps, epochs
@@ -45,9 +44,9 @@ class Console:
     def numbers(self, step: int, numbers: Numbers) -> None:
         now = time.monotonic()
         rate = (step - self.first) / max(now - self.started, 1e-9)
-        self.miou = numbers.get("test/miou") or numbers.get("train/miou") or math.nan
         whose = "test" if "test/miou" in numbers else "train"
-        text = (f"epoch {numbers['epoch'] + 1}/{self.epochs}  loss {numbers['train/epoch_loss']:.4f}  {whose} mIoU {self.miou:.2f}  "
+        miou = numbers[f"{whose}/miou"]
+        text = (f"epoch {numbers['epoch'] + 1}/{self.epochs}  loss {numbers['train/epoch_loss']:.4f}  {whose} mIoU {miou:.2f}  "
                 f"{rate * self.samples * self.epochs / self.steps:.0f} samples/s  {duration((self.steps - step) / rate)} left")
         if self.bar:
             self.bar.update(self.task, completed=step, numbers=text)

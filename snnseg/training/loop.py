@@ -5,6 +5,7 @@ same numbers as if it had never stopped.
 """
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from snnseg import memory
 from snnseg.data.augment import Augment
 from snnseg.data.loader import Batch, batches, epoch_order
 from snnseg.data.store import Split
@@ -49,26 +51,26 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, con
     loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    told, norm_told = torch.stack([loss.detach(), norm]).tolist()       # one wait for the device, not three
+    if not (math.isfinite(told) and math.isfinite(norm_told)):
         samples = ", ".join(map(str, batch.index_B[:8].tolist())) + (", ..." if len(batch.index_B) > 8 else "")
         raise NotFinite(
-            f"step {state.step}, epoch {state.epoch}: loss {loss.item()}, gradient norm {norm.item()} on training samples "
+            f"step {state.step}, epoch {state.epoch}: loss {told}, gradient norm {norm_told} on training samples "
             f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
         )
     if config.optim.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), config.optim.clip_norm, norm)
     optimizer.step()
     prediction = logits_BCHW.detach().argmax(1).to(torch.uint8).cpu().numpy()
-    return loss.item(), Confusion.of(batch.mask_BHW, prediction, config.classes)
+    return told, Confusion.of(batch.mask_BHW, prediction, config.classes)
 
 
 def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callable[[], bool],
         device: torch.device, fingerprint: str) -> tuple[nn.Module, State]:
     """Train the config's net, from the newest checkpoint in `run` if there is one; return it with its last state.
 
-    Raises NotFinite, NoSpace, CheckpointMismatch, and Interrupted once `stop()` is true and the step is saved.
+    Raises NotFinite, NoSpace, OutOfMemory, CheckpointMismatch, and Interrupted once `stop()` is true and the step is saved.
     """
     train, augment = config.train, Augment(config.train.flip, config.train.shift)
     model = zoo.build(config).to(device).train()
@@ -78,41 +80,56 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
         print(f"warning: {error}", file=sys.stderr)
     epoch_steps = -(-len(data.train) // train.batch)
     steps = epoch_steps * train.epochs
-    report.begin(state.step, steps, train.epochs)
-    seen, clock = 0, time.perf_counter()
+
+    def save() -> None:
+        report.saved(state.step, checkpoint.save(run, state, model, optimizer, fingerprint, train.keep))
+
+    def stopped() -> Interrupted:
+        return Interrupted(f"{run}: stopped after step {state.step} of {steps}, which is saved. The same command goes on from there.")
+
+    def end_epoch() -> None:
+        """Validate, if it is time to, and report the epoch's numbers; what was interrupted here is done on resume."""
+        numbers, state.unreported = state.unreported, {}
+        if state.epoch == train.epochs or (train.validate_every and state.epoch % train.validate_every == 0):
+            found = evaluate.confusion(model, data.test, config, device, stop)
+            if found is None:
+                raise stopped()
+            numbers |= evaluate.scores(found, data.test.about["classes"])
+        report.numbers(state.step, numbers)
+
+    if state.unreported:
+        report.begin(state.step - 1, steps, train.epochs)
+        end_epoch()
+    else:
+        report.begin(state.step, steps, train.epochs)
 
     while state.epoch < train.epochs:
         order = epoch_order(len(data.train), train.seed, state.epoch)
         total = Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes)
+        clock = time.perf_counter()
         for batch in batches(data.train, train.batch, order, start=state.batch):
             rate = optim.learning_rate(config.optim, state.step, steps, state.epoch, train.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, part = update(model, optimizer, augment(batch, train.seed, state.epoch), config, device, state)
+            with memory.shortage_named(config, "train.batch", train.batch):
+                loss, part = update(model, optimizer, augment(batch, train.seed, state.epoch), config, device, state)
             total += part
-            seen += len(batch.index_B)
-            now = time.perf_counter()
-            state.seconds += now - clock
-            speed, clock = len(batch.index_B) / (now - clock), now
-            state.step += 1
-            state.batch += 1
-            state.loss_sum += loss
+            elapsed = time.perf_counter() - clock
+            state.step, state.batch, state.loss_sum, state.seconds = state.step + 1, state.batch + 1, state.loss_sum + loss, state.seconds + elapsed
             epoch_ends, stopping = state.batch == epoch_steps, stop()
-
-            if epoch_ends or state.step % train.log_every == 0 or stopping:
-                numbers: Numbers = {"epoch": state.epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
-                                    "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": speed}
-                last = state.epoch + 1 == train.epochs
-                if epoch_ends and (last or (train.validate_every and (state.epoch + 1) % train.validate_every == 0)):
-                    found = evaluate.confusion(model, data.test, config, device)
-                    numbers |= evaluate.scores(found, data.test.about["classes"])
-                report.numbers(state.step, numbers)
-            state.confusion = total.matrix.tolist()
-            if epoch_ends:
-                state.epoch, state.batch, state.loss_sum, state.confusion = state.epoch + 1, 0, 0.0, []
-            if epoch_ends or state.step % train.checkpoint_every == 0 or stopping:
-                report.saved(state.step, checkpoint.save(run, state, model, optimizer, fingerprint, train.keep))
+            numbers: Numbers = {"epoch": state.epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
+                                "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": len(batch.index_B) / elapsed}
+            if epoch_ends:      # saved first: validation takes long and may be what fails
+                state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = state.epoch + 1, 0, 0.0, [], numbers
+                save()
+                end_epoch()
+            else:
+                state.confusion = total.matrix.tolist()
+                if state.step % train.log_every == 0 or stopping:
+                    report.numbers(state.step, numbers)
+                if state.step % train.checkpoint_every == 0 or stopping:
+                    save()
             if stopping and state.step < steps:
-                raise Interrupted(f"{run}: stopped after step {state.step} of {steps}, which is saved. "
-                                  "The same command goes on from there.")
+                raise stopped()
+            clock = time.perf_counter()
     return model, state

@@ -21,7 +21,7 @@ def learning_rate(optim: Optim, step: int, steps: int, epoch: int, epochs: int) 
     cosine: half a cosine from lr to 0, step by step.
     """
     if optim.schedule == "multistep":
-        return optim.lr * optim.gamma ** sum(epoch >= share * epochs for share in optim.milestones)
+        return optim.lr * optim.gamma ** sum(epoch >= round(share * epochs) for share in optim.milestones)
     if optim.schedule == "cosine":
         return optim.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
     return optim.lr

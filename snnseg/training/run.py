@@ -1,18 +1,19 @@
 """One training as a folder: `data/run/<experiment>-<fingerprint>/`.
 
-    run.json  config.json  metrics.jsonl  step-000123/ ...
+    about.json  metrics.jsonl  step-000123/ ...  and, once finished, model/
 
 The fingerprint covers the numbers, the store and the code that shape the weights, so the same command finds its own
 half-done run, and another setting never goes on from it. A lock keeps a second process out.
 """
 from __future__ import annotations
 
+import ast
 import contextlib
-import errno
 import hashlib
 import json
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from typing import Any
 
 import torch
 
-from snnseg import lock, provenance, seal, seeds
+from snnseg import lock, memory, provenance, seal, seeds
 from snnseg.data import store
-from snnseg.errors import OutOfMemory, SnnsegError
+from snnseg.errors import SnnsegError, StoreAltered
 from snnseg.models import saved
 from snnseg.sections import Config
 from snnseg.training import loop
@@ -31,7 +32,8 @@ from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
 
 PACKAGE = Path(seeds.__file__).parent
-SHAPES_WEIGHTS = ("seeds.py", "data/loader.py", "data/augment.py", "spiking", "models", "training/loop.py", "training/loss.py", "training/optim.py")
+SHAPES_WEIGHTS = ("seeds.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py", "models/deeplab.py", "models/fcn.py",
+                  "models/inputs.py", "models/zoo.py", "training/loop.py", "training/loss.py", "training/optim.py")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Run:
 
 
 def code_digest() -> str:
-    """sha256 of the sources that shape the weights."""
+    """sha256 of the sources that shape the weights, comments and layout left out."""
     told = hashlib.sha256()
     for name in SHAPES_WEIGHTS:
         place = PACKAGE / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            told.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+            told.update(path.relative_to(PACKAGE).as_posix().encode() + ast.dump(ast.parse(path.read_bytes())).encode())
     return told.hexdigest()
 
 
@@ -77,54 +79,49 @@ class Stop:
                 signal.signal(s, handler)
 
 
-def _identity(folder: Path, fingerprint: str) -> str:
-    """The run's uid, made once and kept."""
-    path = folder / "run.json"
-    if not path.exists():
-        seal.write_file(path, json.dumps({"uid": uuid.uuid4().hex, "fingerprint": fingerprint}) + "\n")
-    return json.loads(path.read_text(encoding="utf-8"))["uid"]
-
-
-@contextlib.contextmanager
-def _memory_named(config: Config) -> Iterator[None]:
-    """Turn an allocation that failed into one line that names what to lower."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError) as e:
-        told = str(e)
-        if not (isinstance(e, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in told
-                or getattr(e, "errno", None) == errno.ENOMEM) or isinstance(e, SnnsegError):
-            raise
-        raise OutOfMemory(f"out of memory with train.batch {config.train.batch}, {config.timesteps} time steps, data.size "
-                          f"{config.data.size}, model.width {config.model.width}. Lower train.batch first.") from e
+def _about(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the run, written when it begins; what a resume does elsewhere is added, as `a, then b`."""
+    path = folder / "about.json"
+    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**told, "uid": uuid.uuid4().hex}
+    for key in ("commit", "device", "torch"):
+        if told[key] not in about[key].split(", then "):
+            about[key] += f", then {told[key]}"
+    seal.write_file(path, json.dumps(about, indent=1) + "\n")
+    return about
 
 
 def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run: []) -> Path:
     """Train `config`, or go on with it, and return the run's folder, which then holds `model/`.
 
-    Raises StoreError and its kin for the store, Busy, NotFinite, OutOfMemory, NoSpace, Interrupted.
+    A run that is finished is left as it is. Raises StoreError and its kin for the store, Busy, NotFinite, OutOfMemory,
+    NoSpace, Interrupted.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
     digest = store.check(config.store, config.store_params)
     data = loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
-    fingerprint = config.fingerprint(digest + code_digest())
-    folder = config.root / "data" / "run" / f"{config.experiment or config.model.name}-{fingerprint[:12]}"
+    if seal.read_seal(config.store, store.REMEDY)["digest"] != digest:
+        raise StoreAltered(config.store, "made anew while it was read", "Run the same command again")
+    fingerprint = config.fingerprint(digest, code_digest())
+    title = config.experiment or config.model.name
+    folder = config.root / "data" / "run" / f"{title}-{fingerprint[:12]}"
     with lock.held(folder, "training"):
+        if seal.is_sealed(folder / "model"):
+            print(f"{title}: finished before. To train it anew, remove {folder}", file=sys.stderr)
+            return folder
         folder.mkdir(exist_ok=True)
-        numbers = config.model_dump(mode="json", exclude={"root", "experiment"})
-        about = {"experiment": config.experiment, "config": numbers, "fingerprint": fingerprint, "store": digest,
-                 "protocol": config.protocol, "uid": _identity(folder, fingerprint), "classes": data.train.about["classes"],
-                 "palette": data.train.about["palette"], "train_samples": len(data.train), "test_samples": len(data.test),
-                 "device": provenance.device_name(device.type), "commit": provenance.commit(config.root)}
-        seal.write_file(folder / "config.json", json.dumps(numbers, indent=1) + "\n")
+        about = _about(folder, {
+            "experiment": config.experiment, "config": config.model_dump(mode="json", exclude={"root", "experiment"}),
+            "fingerprint": fingerprint, "store": digest, "protocol": config.protocol, "classes": data.train.about["classes"],
+            "palette": data.train.about["palette"], "train_samples": len(data.train), "test_samples": len(data.test),
+            "device": provenance.device_name(device.type), "torch": torch.__version__, "commit": provenance.commit(config.root)})
         run = Run(folder, about["uid"], config, about)
-        report = Reporters([Journal(folder / "metrics.jsonl"), Console(config.experiment or config.model.name, len(data.train)), *trackers(run)])
+        report = Reporters([Journal(folder / "metrics.jsonl"), Console(title, len(data.train)), *trackers(run)])
         status = "failed"
         try:
-            with Stop().listening() as stop, _memory_named(config):
+            with Stop().listening() as stop, memory.shortage_named(config, "train.batch", config.train.batch):
                 model, state = loop.fit(config, data, folder, report, stop, device, fingerprint)
-            about |= {"seconds": round(state.seconds, 1), "steps": state.step,
-                      "parameters": sum(p.numel() for p in model.parameters())}
+            about |= {"seconds": round(state.seconds, 1), "steps": state.step, "parameters": sum(p.numel() for p in model.parameters())}
             saved.save(folder / "model", model, about)
             status = "finished"
         except SnnsegError as e:
@@ -136,8 +133,9 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
 
 
 def publish(run: Path, config: Config) -> None:
-    """Copy a finished run's model and curve to where the next stages look for them. Raises NoSpace."""
-    with seal.publish(config.model_folder) as partial:
+    """Copy a finished run's model and curve to where the next stages look for them. Raises Busy, NoSpace."""
+    with lock.held(run, "training"), lock.held(config.model_folder, "publishing"), seal.publish(config.model_folder) as partial:
         for name in ("model.safetensors", "about.json"):
             shutil.copyfile(run / "model" / name, partial / name)
-    seal.write_file(config.result_folder / "curve.csv", curve_csv(read_journal(run / "metrics.jsonl")))
+    with lock.held(config.result_folder, "publishing"):
+        seal.write_file(config.result_folder / "curve.csv", curve_csv(read_journal(run / "metrics.jsonl")))
