@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -45,16 +44,16 @@ def _client(root: Path, experiment: str) -> tuple[Any, str]:
         return client, found.experiment_id if found else client.create_experiment(experiment, (folder / "artifacts").as_uri())
 
 
-def find_or_create(config: Config, uid: str, about: dict[str, Any]) -> tuple[Any, str]:
-    """The client and the id of the MLflow run of the training `uid`."""
+def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
+    """The client and the id of the MLflow run of the training that `about` tells of; its uid names it for good."""
     from mlflow.entities import Param, RunTag
 
     client, experiment = _client(config.root, config.track.experiment)
-    if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'"):
+    if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{about['uid']}'"):
         return client, found[0].info.run_id
     rest = f"·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"
     name = (config.experiment or config.model.name)[: 40 - len(rest)] + rest
-    tags = {UID_TAG: uid, "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
+    tags = {UID_TAG: about["uid"], "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
             "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
     run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
     client.log_batch(run, params=[Param(k, str(v)) for k, v in flat(about["config"]).items()],
@@ -87,26 +86,27 @@ def _warn(root: Path, error: Exception, where: str) -> None:
 class Tracker:
     """A reporter that keeps the MLflow run of a training in step with its metrics.jsonl."""
 
-    def __init__(self, run: Run):
-        self.run, self.sent, self.synced = run, -1, time.monotonic()
+    def __init__(self, folder: Path, config: Config, about: dict[str, Any]):
+        self.folder, self.config, self.about = folder, config, about
+        self.sent, self.synced = -1, time.monotonic()
         self.client: Any = None
         self.warned = False
 
     def _sync(self, status: str | None = None) -> None:
         try:
             if self.client is None:
-                self.client, self.id = find_or_create(self.run.config, self.run.uid, self.run.about)
+                self.client, self.id = find_or_create(self.config, self.about)
                 self.client.update_run(self.id, "RUNNING")
                 history = self.client.get_metric_history(self.id, "train/loss")
                 self.sent = max((m.step for m in history), default=-1)
-            lines = [line for line in read_journal(self.run.folder / "metrics.jsonl") if line["step"] > self.sent]
+            lines = [line for line in read_journal(self.folder / "metrics.jsonl") if line["step"] > self.sent]
             _send(self.client, self.id, lines)
             self.sent = max([self.sent, *(line["step"] for line in lines)])
             if status:
                 self.client.set_terminated(self.id, status)
         except Exception as e:      # MLflow and SQLAlchemy raise of many kinds; none of them may end a training
             if not self.warned:
-                _warn(self.run.config.root, e, str(self.run.folder / "metrics.jsonl"))
+                _warn(self.config.root, e, str(self.folder / "metrics.jsonl"))
             self.client, self.warned = None, True
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
@@ -126,7 +126,7 @@ class Tracker:
 
 def trackers(run: Run) -> list[Tracker]:
     """What `training.run.train` is given to report to: MLflow, unless the config says not to."""
-    return [Tracker(run)] if run.config.track.mlflow else []
+    return [Tracker(run.folder, run.config, run.about)] if run.config.track.mlflow else []
 
 
 def _named(metrics: dict[str, Any]) -> Numbers:
@@ -142,7 +142,7 @@ def log_result(config: Config, metrics: dict[str, Any], about: dict[str, Any]) -
     if not config.track.mlflow:
         return
     try:
-        client, run = find_or_create(config, about["uid"], about)
+        client, run = find_or_create(config, about)
         known = client.get_run(run).data.metrics
         _send(client, run, [{"step": about["steps"], **{k: v for k, v in _named(metrics).items() if known.get(k) != v}}])
         for name in ("pictures.png", "metrics.json", "classes.csv"):
@@ -159,8 +159,7 @@ def replay(configs: list[Config]) -> list[str]:
         about = json.loads(path.read_text(encoding="utf-8"))
         sections = Sections.model_validate(about["config"])
         config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
-        Tracker(SimpleNamespace(folder=path.parent, uid=about["uid"], config=config, about=about)).end(
-            "finished" if (path.parent / "model").is_dir() else "interrupted")
+        Tracker(path.parent, config, about).end("finished" if (path.parent / "model").is_dir() else "interrupted")
         done.append(path.parent.name)
     for config in configs:
         if (config.result_folder / "metrics.json").is_file():

@@ -9,7 +9,7 @@ from snnseg import sections, tracking
 from snnseg.training.report import Journal
 from snnseg.training.run import Run
 
-ABOUT = {"fingerprint": "abcdef", "commit": "c", "store": "s", "device": "cpu", "steps": 9}
+ABOUT = {"uid": "uid-1", "experiment": "spiking_fcn", "fingerprint": "abcdef", "commit": "c", "store": "s", "device": "cpu", "steps": 9}
 
 
 @pytest.fixture
@@ -17,7 +17,11 @@ def run(tiny) -> Run:
     numbers = tiny("spiking_fcn", "track.mlflow=true")
     folder = numbers.root / "data" / "run" / "x"
     folder.mkdir(parents=True)
-    return Run(folder, "uid-1", numbers, {**ABOUT, "config": numbers.model_dump(mode="json", exclude={"root", "experiment"})})
+    return Run(folder, numbers, {**ABOUT, "config": numbers.model_dump(mode="json", exclude={"root", "experiment"})})
+
+
+def tracker_of(run: Run) -> tracking.Tracker:
+    return tracking.Tracker(run.folder, run.config, run.about)
 
 
 def history(run: Run, key: str) -> list[tuple[int, float]]:
@@ -30,18 +34,18 @@ def history(run: Run, key: str) -> list[tuple[int, float]]:
 def test_points_once_over_restarts(run):
     """Three processes, each seeing more of the journal, the second one killed before it sent its last lines."""
     journal = Journal(run.folder / "metrics.jsonl")
-    first = tracking.Tracker(run)
+    first = tracker_of(run)
     first.begin(0, 9, 1)
     for step in (1, 2, 3):
         journal.numbers(step, {"epoch": 0, "train/loss": 1 / step, "test/iou/x": None})
     first.end("interrupted")
     assert history(run, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    second = tracking.Tracker(run)
+    second = tracker_of(run)
     second.begin(2, 9, 1)                       # went on from step 2: step 3 is computed again
     journal.begin(2, 9, 1)
     for step in (3, 4):
         journal.numbers(step, {"epoch": 0, "train/loss": 1 / step})
-    third = tracking.Tracker(run)
+    third = tracker_of(run)
     third.begin(4, 9, 1)
     third.end("finished")
     assert [s for s, _ in history(run, "train/loss")] == [1, 2, 3, 4]
@@ -55,13 +59,12 @@ def with_files(run: Run) -> dict:
     run.config.result_folder.mkdir(parents=True, exist_ok=True)
     for name in ("pictures.png", "metrics.json", "classes.csv"):
         (run.config.result_folder / name).write_text(json.dumps(scores()))
-    about = {**run.about, "uid": run.uid, "experiment": "spiking_fcn"}
-    (run.config.result_folder / "about.json").write_text(json.dumps(about))
-    return about
+    (run.config.result_folder / "about.json").write_text(json.dumps(run.about))
+    return run.about
 
 
 def test_result_joins_the_run(run):
-    tracking.Tracker(run).end("finished")
+    tracker_of(run).end("finished")
     for _ in range(2):
         tracking.log_result(run.config, scores(), with_files(run))
     assert history(run, "test/miou") == [(9, 50.0)]
@@ -81,16 +84,16 @@ def test_replay_rebuilds_what_is_lost(run):
 
 def test_unwritable_mlflow_is_a_warning(run, capsys):
     (run.config.root / "data" / "mlflow").write_text("a file where the folder should be")
-    tracker = tracking.Tracker(run)
+    tracker = tracker_of(run)
     tracker.begin(0, 9, 1)
     tracker.end("finished")
-    tracking.log_result(run.config, scores(), {**run.about, "uid": run.uid})
+    tracking.log_result(run.config, scores(), run.about)
     told = capsys.readouterr().err
     assert told.count("warning: MLflow") == 2 and "metrics.jsonl" in told and "Traceback" not in told
 
 
 def test_tracking_can_be_off(run):
     off = run.config.model_copy(update={"track": sections.Track(mlflow=False, experiment="snnseg")})
-    assert tracking.trackers(Run(run.folder, run.uid, off, run.about)) == []
+    assert tracking.trackers(Run(run.folder, off, run.about)) == []
     tracking.log_result(off, {}, {})
     assert not (run.config.root / "data" / "mlflow").exists()

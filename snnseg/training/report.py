@@ -24,7 +24,9 @@ class Reporter(Protocol):
         """What was measured at `step`; at most once a step, in order."""
 
     def saved(self, step: int, checkpoint: Path) -> None:
-        """A checkpoint of `step` was sealed; all numbers up to it were reported before."""
+        """A checkpoint of `step` was sealed. All numbers up to it were reported before, but for those of an epoch that ends with
+        it: they follow once the epoch is validated, and come again if that is cut short.
+        """
 
     def end(self, status: str) -> None:
         """The training ended: finished, interrupted or failed."""
@@ -74,7 +76,7 @@ def curve_csv(lines: list[dict]) -> str:
 
 
 class Journal:
-    """metrics.jsonl: one line a reported step, on the disk before the checkpoint of that step is sealed.
+    """metrics.jsonl: one line a reported step, on the disk when `numbers` returns.
 
     When a training goes on from a checkpoint, the lines beyond it are cut off: they will be written again.
     """

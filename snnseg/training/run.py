@@ -38,10 +38,9 @@ SHAPES_WEIGHTS = ("seeds.py", "data/loader.py", "data/augment.py", "spiking", "m
 
 @dataclass(frozen=True)
 class Run:
-    """What a tracker needs to know of a run. `uid` names it for good, also across restarts."""
+    """What a tracker needs to know of a run. `about` has a uid that names it for good, also across restarts."""
 
     folder: Path
-    uid: str
     config: Config
     about: dict[str, Any]
 
@@ -115,7 +114,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
             "fingerprint": fingerprint, "store": digest, "protocol": config.protocol, "classes": data.train.about["classes"],
             "palette": data.train.about["palette"], "train_samples": len(data.train), "test_samples": len(data.test),
             "device": provenance.device_name(device.type), "torch": torch.__version__, "commit": provenance.commit(config.root)})
-        run = Run(folder, about["uid"], config, about)
+        run = Run(folder, config, about)
         report = Reporters([Journal(folder / "metrics.jsonl"), Console(title, len(data.train)), *trackers(run)])
         status = "failed"
         try:
