@@ -26,7 +26,7 @@ def epoch(split: store.Split, number: int) -> int:
     """Take all shuffled batches of an epoch; return the pictures seen, having touched each batch's bytes."""
     seen = 0
     for batch in loader.batches(split, BATCH, loader.epoch_order(len(split), 0, number)):
-        seen += len(batch.image_BHWC) if batch.image_BHWC[-1, -1, -1, -1] >= 0 and batch.mask_BHW[-1, -1, -1] >= 0 else 0
+        seen += len(batch.input) if batch.input[-1, -1, -1, -1] >= 0 and batch.mask_BHW[-1, -1, -1] >= 0 else 0
     return seen
 
 
@@ -43,7 +43,7 @@ def measure(folder: Path, repetitions: int) -> dict[str, float]:
         cold.append(len(split) / (middle - start))
         warm.append(len(split) / (time.perf_counter() - middle))
     return {"images_per_s": statistics.median(cold), "images_per_s_warm": statistics.median(warm),
-            "images": len(split), "size": split.image_NHWC.shape[1], "batch": BATCH}
+            "images": len(split), "size": split.input.shape[1], "batch": BATCH}
 
 
 def main() -> None:
@@ -58,8 +58,7 @@ def main() -> None:
         if folder is None:
             numbers = config.load(overrides=["data.source=sample", "data.size=32", f"data.mnist_cifar.train={pictures}"])
             numbers = numbers.model_copy(update={"root": Path(scratch)})
-            for _ in prepare.prepare(numbers):
-                pass
+            prepare.prepare(numbers)
             folder = numbers.store
         found = measure(folder, repetitions)
     found |= {"machine": platform.machine(), "python": platform.python_version()}

@@ -7,7 +7,7 @@ from snnseg import stage
 def main(experiment: str) -> None:
     from snnseg.config import load
 
-    config = load(experiment=experiment)
+    config = load(name=experiment)
     from snnseg import tracking
     from snnseg.report import result
 

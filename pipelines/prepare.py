@@ -1,17 +1,17 @@
-"""DVC stage `prepare`: raw pictures in, a sealed store out."""
+"""DVC stage `prepare`: raw files in, a sealed store out."""
 import typer
 
 from snnseg import stage
 
 
-def main(dataset: str) -> None:
+def main(benchmark: str) -> None:
     from snnseg.config import load
 
-    config = load(overrides=[f"data.dataset={dataset}"])
-    from snnseg.data import prepare
+    config = load(name=benchmark)
+    from snnseg.data import prepare, progress
 
-    for _ in prepare.prepare(config):
-        pass
+    with progress.shown(config.store_name) as tell:
+        print(prepare.prepare(config, tell).told)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from snnseg import stage
 
 
 def main() -> None:
-    from snnseg.config import experiments, load
+    from snnseg.config import load, names
 
     config = load()
     from snnseg.report import table
 
-    print(table.lines(table.write(config.result_folder, config.report, experiments())))
+    print(table.lines(table.write(config.root / "data" / "result", config.report, names())))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,22 @@ app = typer.Typer(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=Fals
 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a number of params.yaml for this command.")]
 Params = Annotated[Path, typer.Option("--params", readable=False, help="The params file; its folder is the project.")]
-Experiment = Annotated[str, typer.Argument(help="A name below `experiments` in params.yaml.")]
-AnyExperiment = Annotated[str | None, typer.Argument(help="A name below `experiments` in params.yaml; none = the sections alone.")]
+Experiment = Annotated[str, typer.Argument(help="BENCHMARK/EXPERIMENT of params.yaml, or an experiment on the first benchmark.")]
+AnyExperiment = Annotated[str | None, typer.Argument(help="BENCHMARK, EXPERIMENT or BENCHMARK/EXPERIMENT of params.yaml; none = the first benchmark.")]
+Benchmark = Annotated[str | None, typer.Argument(help="A name below `benchmarks` in params.yaml; none = the first.")]
 PARAMS = Path("params.yaml")
+
+
+def _experiment(params: Path, name: str) -> str:
+    """`name` in full; a benchmark alone is no experiment. Raises ConfigError."""
+    from snnseg import config as configs
+    from snnseg.errors import ConfigError
+
+    benchmark, experiment = configs.read(params).find(name)
+    if not experiment:
+        known = ", ".join(full for full in configs.names(params) if full.startswith(f"{name}/"))
+        raise ConfigError(f"{params}: {name} is a benchmark, an experiment was expected. Known: {known}.")
+    return f"{benchmark}/{experiment}"
 
 
 @app.command()
@@ -50,12 +63,12 @@ def config(experiment: AnyExperiment = None, set: Set = None, params: Params = P
 
     \b
     Examples:
-      snnseg config spiking_fcn
+      snnseg config voc/spiking_fcn
       snnseg config --set train.epochs=9
     """
     from snnseg import config as configs
 
-    print(configs.load(params, experiment, set or []).model_dump_json(indent=1, exclude={"root"}))
+    print(configs.load(params, experiment, set or []).model_dump_json(indent=1, exclude={"root", "store_name"}))
 
 
 @app.command()
@@ -91,46 +104,114 @@ def setting(name: Annotated[str | None, typer.Argument(help="The setting to show
 
 
 @app.command()
-def prepare(experiment: AnyExperiment = None, set: Set = None, params: Params = PARAMS) -> None:
+def prepare(benchmark: Benchmark = None,
+            allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take an incomplete download (data.allow_partial).")] = False,
+            skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used (data.skip_bad).")] = False,
+            set: Set = None, params: Params = PARAMS) -> None:
     """Turn raw data into a sealed store.
+
+    Ended at any moment, the same command goes on with what is missing.
 
     \b
     Examples:
-      snnseg prepare
-      snnseg prepare --set data.source=archives --set data.size=64
+      snnseg prepare voc
+      snnseg prepare voc --set data.source=archives --allow-partial --skip-bad
+      snnseg prepare mnist_cifar --set data.size=64
     """
     from snnseg import config as configs
 
-    numbers = configs.load(params, experiment, set or [])
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    flags = ["data.allow_partial=true"] * allow_partial + ["data.skip_bad=true"] * skip_bad
+    numbers = configs.load(params, benchmark, (set or []) + flags)
     from snnseg.data import prepare as preparing
+    from snnseg.data import progress
 
-    counts, done = numbers.data.mnist_cifar, 0
-    with Progress("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]:.0f} pictures/s",
-                  TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(numbers.store.name, total=counts.train + counts.test, rate=0)
-        for progress in preparing.prepare(numbers):
-            done = progress.done
-            bar.update(task, completed=done, rate=done / max(bar.tasks[0].elapsed or 0, 1e-9))
-    print(f"{numbers.store}: {done} pictures ({counts.train} train, {counts.test} test)")
+    with progress.shown(numbers.store_name) as tell:
+        made = preparing.prepare(numbers, tell)
+    for file, fact in sorted(made.bad.items()):
+        print(f"left out: {file}: {fact}" if file not in fact else f"left out: {fact}", file=sys.stderr)
+    print(f"{numbers.store}: {made.told}")
+
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch official files, look into a store.")
+app.add_typer(data, name="data")
+
+
+@data.command()
+def fetch(name: Annotated[str, typer.Argument(help="voc, sbd, mnist, cifar10, or ddd17 (told what to get, then checked).")],
+          set: Set = None, params: Params = PARAMS) -> None:
+    """Download official files, verified and unpacked.
+
+    They go to data/raw; a download that stopped goes on where it was.
+
+    \b
+    Examples:
+      snnseg data fetch voc
+      snnseg data fetch mnist
+    """
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from snnseg.data import sources
+    from snnseg.data.fetch import fetch as fetch_files
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                  console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=None)
+        found = fetch_files(name, numbers.raw, lambda done, total: bars.update(task, completed=done, total=total))
+        bars.update(task, description=f"{name}: {'unpacking' if name in sources.TABLE else 'checked'}")
+        found += sources.unpack(name, numbers.raw)
+    print("\n".join(map(str, found)))
+
+
+@data.command()
+def check(place: Annotated[str | None, typer.Argument(metavar="[STORE]", help="A benchmark, or the folder of a store; none = the first benchmark.")] = None,
+          set: Set = None, params: Params = PARAMS) -> None:
+    """Look at all of a store, with a sheet of pictures.
+
+    Shapes, labels, void, classes, empty masks, what is in training and test, seal. The sheet goes to data/report.
+
+    \b
+    Examples:
+      snnseg data check
+      snnseg data check voc
+    """
+    from snnseg import config as configs
+    from snnseg.errors import StoreError
+
+    named = place is None or place in configs.read(params).benchmarks
+    numbers = configs.load(params, place if named else None, set or [])
+    store = numbers.store if named else Path(place or "").absolute()
+    from snnseg import seal
+    from snnseg.data import check as checking
+    from snnseg.report import pictures, store_sheet
+
+    findings = checking.check(store)
+    print("\n".join(findings.lines))
+    if findings.faults:
+        print("\n".join(f"fault: {fault}" for fault in findings.faults))
+        raise StoreError(store, f"{len(findings.faults)} faults, the first: {findings.faults[0]}", "Make the store again: snnseg prepare")
+    page = numbers.report / f"store-{store.name}.png"
+    seal.write_file(page, pictures.png(store_sheet.sheet(store)))
+    print(page)
 
 
 @app.command()
 def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> None:
     """Train one experiment, or go on with it where it stopped.
 
-    With --set the result stays in its run folder; without, it also becomes data/model/EXPERIMENT.
+    With --set the result stays in its run folder; without, it also becomes data/model/BENCHMARK/EXPERIMENT.
 
     \b
     Examples:
-      snnseg train spiking_fcn
-      snnseg train ann_fcn --set train.epochs=9
+      snnseg train voc/spiking_fcn
+      snnseg train mnist_cifar/ann_fcn --set train.epochs=9
     """
     from snnseg import config as configs
 
-    numbers = configs.load(params, experiment, set or [])
+    numbers = configs.load(params, _experiment(params, experiment), set or [])
     from snnseg import tracking
     from snnseg.training import run
 
@@ -146,18 +227,18 @@ def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option(
     """Score a trained net on the whole test split, with pictures.
 
     All numbers are those it was trained with, but for the section evaluate. With --set or --model the scores are shown only;
-    without, they also become data/result/EXPERIMENT.
+    without, they also become data/result/BENCHMARK/EXPERIMENT.
 
     \b
     Examples:
-      snnseg evaluate spiking_fcn
-      snnseg evaluate spiking_fcn --set evaluate.timesteps=8
-      snnseg evaluate ann_fcn --set evaluate.norm=batch
+      snnseg evaluate voc/spiking_fcn
+      snnseg evaluate ddd17/spiking_fcn --set evaluate.timesteps=8
+      snnseg evaluate mnist_cifar/ann_fcn --set evaluate.norm=batch
     """
     from snnseg import config as configs
     from snnseg.errors import UsageError
 
-    numbers = configs.load(params, experiment, set or [])
+    numbers = configs.load(params, _experiment(params, experiment), set or [])
     if others := [text for text in set or [] if not text.strip().startswith("evaluate.")]:
         raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* can be set here; train it anew for others.")
     from snnseg import tracking
@@ -182,7 +263,7 @@ def track(set: Set = None, params: Params = PARAMS) -> None:
     """
     from snnseg import config as configs
 
-    numbers = [configs.load(params, name, set or []) for name in configs.experiments(params)]
+    numbers = [configs.load(params, name, set or []) for name in configs.names(params)]
     from snnseg import tracking
 
     print("\n".join(tracking.replay(numbers)))
@@ -202,7 +283,7 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
     numbers = configs.load(params, None, set or [])
     from snnseg.report import table
 
-    print(table.lines(table.write(numbers.result_folder, numbers.report, configs.experiments(params))))
+    print(table.lines(table.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
     print(numbers.report / "results.csv")
 
 

@@ -1,14 +1,16 @@
 """The only reader of params.yaml.
 
-params.yaml holds every number, `sections` their types and rules, and nothing a default. An experiment is a set of changes
-to the sections. Whatever does not fit is refused before anything heavy is imported, with file, line, key, what was found
-and what is expected.
+params.yaml holds every number, `sections` their types and rules, and nothing a default. A benchmark (a data set with the
+numbers that go with it) and an experiment are sets of changes to the sections. Whatever does not fit is refused before
+anything heavy is imported, with file, line, key, what was found and what is expected.
 """
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ PARAMS = "params.yaml"
 LIMIT_BYTES = 2**20     # a params file of a megabyte is not one
 LIMIT_DEPTH = 10        # nor one that is nested deeper; params.yaml has four levels
 LIMIT_CHARS = 1000      # of one value
-EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")   # becomes a folder, a stage name and an argument
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")   # becomes a folder, a stage name and an argument
 
 
 def _parse(text: str, place: str = "") -> Any:
@@ -137,11 +139,11 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)[:80]
 
 
-def _explain(error: dict[str, Any], places: dict[str, str], experiment: str) -> str:
+def _explain(error: dict[str, Any], places: dict[str, str], changes: str) -> str:
     """One pydantic error as one line: file and line or the `--set`, key, fact, remedy."""
     names = [str(n) for n in error["loc"] if not str(n).startswith("function-")]
     place = next(places[d] for k in range(len(names), -1, -1) if (d := ".".join(names[:k])) in places)
-    key = ".".join(["experiments", experiment] * bool(experiment) + names)[:200]
+    key = ".".join([changes] * bool(changes) + names)[:200]
     place += f": {key}" if key else ""
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(names[-1][:80], known := _known(names[:-1]), 1, 0.65)
@@ -159,14 +161,13 @@ def _explain(error: dict[str, Any], places: dict[str, str], experiment: str) -> 
     return f"{place}: {expected[0].lower()}{expected[1:]}, found {_shown(error['input'])}.{hint}"
 
 
-def _build(numbers: dict[str, Any], experiment: str, root: Path, places: dict[str, str], blamed: str = "") -> Config:
-    """The config of `numbers`; `places` tells where each key was written, `blamed` names the experiment at fault."""
+def _checked(numbers: dict[str, Any], places: dict[str, str], changes: str = "") -> Sections:
+    """The sections of `numbers`; `places` tells where each key was written, `changes` names the group of changes at fault."""
     try:
-        sections = Sections.model_validate(numbers)
+        return Sections.model_validate(numbers)
     except ValidationError as e:
         first, *others = sorted(e.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
-        raise ConfigError(_explain(first, places, blamed) + f" ({len(others)} more)" * bool(others)) from e
-    return Config(experiment=experiment, root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
+        raise ConfigError(_explain(first, places, changes) + f" ({len(others)} more)" * bool(others)) from e
 
 
 def _overridden(numbers: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -179,40 +180,108 @@ def _overridden(numbers: dict[str, Any], overrides: list[str] | tuple[str, ...])
     return numbers, places
 
 
-def load(params: Path | str = PARAMS, experiment: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read params.yaml, lay the experiment's changes over it, then the `section.key=value` overrides.
+@dataclass(frozen=True)
+class File:
+    """A params file: the sections, and the named groups of changes to them, all of them checked."""
 
-    Every experiment in the file is checked, not only the one asked for. Raises ConfigError.
-    """
-    source, root = Path(params), Path(params).absolute().parent
-    numbers, lines = read_yaml(source)
-    places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
-    experiments = numbers.pop("experiments", None)
-    base = _build(numbers, "", root, places)
-    if not isinstance(experiments, dict) or not experiments:
-        raise ConfigError(f"{places.get('experiments', source)}: experiments: expected names with their changes, found {_shown(experiments)}.")
-    for name, changes in experiments.items():
-        key = f"experiments.{name}"
-        if not EXPERIMENT.fullmatch(name):
+    path: Path
+    sections: dict[str, Any]
+    benchmarks: dict[str, dict[str, Any]]
+    experiments: dict[str, dict[str, Any]]
+
+    def find(self, name: str | None) -> tuple[str, str]:
+        """Benchmark and experiment of `voc/ann_fcn`, `voc` or `ann_fcn`; the first benchmark and no experiment if not named.
+
+        Raises ConfigError.
+        """
+        first = next(iter(self.benchmarks))
+        if name is None:
+            return first, ""
+        benchmark, slash, experiment = name.partition("/")
+        if not slash:
+            asked = [(name, "benchmark or experiment", [*self.benchmarks, *self.experiments])]
+        else:
+            asked = [(benchmark, "benchmark", list(self.benchmarks)), (experiment, "experiment", list(self.experiments))]
+        for part, kind, known in asked:
+            if part not in known:
+                near = difflib.get_close_matches(part[:80], known, 1, 0.5)
+                hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+                raise ConfigError(f"{self.path}: no {kind} is named {part[:80]!r}. {hint}")
+        return (benchmark, experiment) if slash else (name, "") if name in self.benchmarks else (first, name)
+
+    def numbers(self, benchmark: str, experiment: str) -> dict[str, Any]:
+        """The sections with the benchmark's changes laid over them, then the experiment's."""
+        return merge(merge(self.sections, self.benchmarks[benchmark]), self.experiments[experiment] if experiment else {})
+
+
+def _groups(numbers: dict[str, Any], kind: str, source: Path, places: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The named sets of changes below `kind`, taken out of `numbers`. Raises ConfigError."""
+    groups = numbers.pop(kind, None)
+    if not isinstance(groups, dict) or not groups:
+        raise ConfigError(f"{places.get(kind, source)}: {kind}: expected names with their changes, found {_shown(groups)}.")
+    for name, changes in groups.items():
+        key = f"{kind}.{name}"
+        if not NAME.fullmatch(name):
             raise ConfigError(f"{places[key]}: {key[:60]}: a name has up to 40 letters, digits, '_' and '-', and starts with none of the last two.")
         if not isinstance(changes, dict):
             raise ConfigError(f"{places[key]}: {key}: expected changes to sections, found {_shown(changes)}.")
-        within = {"": places[key]} | {k.removeprefix(f"{key}."): v for k, v in places.items() if k.startswith(f"{key}.")}
-        _build(merge(numbers, changes), name, root, within, name)
-        if own := sorted(changes.get("data", {}).keys() - {"dataset"}):
-            raise ConfigError(f"{within[f'data.{own[0]}']}: {key}.data.{own[0]}: experiments share the stores, they cannot change one. "
-                              "Change the section data, or use --set.")
-    if experiment is not None and experiment not in experiments:
-        near = difflib.get_close_matches(experiment, experiments, 1, 0.5)
-        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(experiments)}."
-        raise ConfigError(f"{source}: no experiment is named {experiment[:80]!r}. {hint}")
-    if experiment is None and not overrides:
-        return base
-    numbers, given = _overridden(merge(numbers, experiments[experiment]) if experiment else numbers, overrides)
-    return _build(numbers, experiment or "", root, given)
+    return groups
 
 
-def experiments(params: Path | str = PARAMS) -> list[str]:
-    """The names of all experiments, in the order of the file."""
-    load(params)
-    return list(read_yaml(Path(params))[0]["experiments"])
+def read(params: Path | str = PARAMS) -> File:
+    """All of a params file. Every benchmark and experiment is checked, alone and together. Raises ConfigError."""
+    source = Path(params)
+    numbers, lines = read_yaml(source)
+    places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
+    benchmarks, experiments = (_groups(numbers, kind, source, places) for kind in ("benchmarks", "experiments"))
+    file = File(source, numbers, benchmarks, experiments)
+    _checked(numbers, places)
+
+    def within(key: str) -> dict[str, str]:
+        return {"": places[key]} | {k.removeprefix(f"{key}."): v for k, v in places.items() if k.startswith(f"{key}.")}
+
+    for benchmark, changes in benchmarks.items():
+        key = f"benchmarks.{benchmark}"
+        _checked(file.numbers(benchmark, ""), within(key), key)
+        if "dataset" not in changes.get("data", {}):
+            raise ConfigError(f"{places[key]}: {key}.data.dataset: missing. A benchmark names its data set, for example data: {{dataset: voc}}.")
+    for experiment, changes in experiments.items():
+        key = f"experiments.{experiment}"
+        if experiment in benchmarks:
+            raise ConfigError(f"{places[key]}: {key}: a benchmark has the same name. Change one of them.")
+        for benchmark in benchmarks:
+            _checked(file.numbers(benchmark, experiment), within(key), key)
+        if "data" in changes:
+            raise ConfigError(f"{within(key)['data']}: {key}.data: experiments share the stores, they cannot change one. "
+                              "Change the section data or a benchmark, or use --set.")
+    return file
+
+
+def load(params: Path | str = PARAMS, name: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The config of `voc/ann_fcn`: sections, the benchmark's changes, the experiment's, then `section.key=value` overrides.
+
+    `ann_fcn` alone is that experiment on the first benchmark. Data that is changed by an override gets a store of its own
+    beside the benchmark's. Raises ConfigError.
+    """
+    file = read(params)
+    benchmark, experiment = file.find(name)
+    numbers = file.numbers(benchmark, experiment)
+
+    def config(sections: Sections, store_name: str) -> Config:
+        return Config(benchmark=benchmark, experiment=experiment, store_name=store_name, root=file.path.absolute().parent,
+                      **{k: getattr(sections, k) for k in Sections.model_fields})
+
+    usual = config(_checked(numbers, {"": str(file.path)}), benchmark)
+    if not overrides:
+        return usual
+    changed = config(_checked(*_overridden(numbers, overrides)), benchmark)
+    if changed.store_params == usual.store_params:
+        return changed
+    mark = hashlib.sha256(json.dumps(changed.store_params, sort_keys=True).encode()).hexdigest()[:8]
+    return changed.model_copy(update={"store_name": f"{benchmark}-{mark}"})
+
+
+def names(params: Path | str = PARAMS) -> list[str]:
+    """All experiments on all benchmarks, `voc/ann_fcn`, in the order of the file."""
+    file = read(params)
+    return [f"{benchmark}/{experiment}" for benchmark in file.benchmarks for experiment in file.experiments]

@@ -130,6 +130,15 @@ class OutOfMemory(SnnsegError, MemoryError):
     exit_code = 8
 
 
+class ClusterError(SnnsegError, ConnectionError):
+    """A Ray cluster that does not answer, or lost what it was given."""
+
+    exit_code = 9
+
+    def __init__(self, address: str, fact: str, remedy: str):
+        super().__init__(f"{address}: {fact}. {remedy}")
+
+
 class TrackingError(SnnsegError, RuntimeError):
     """MLflow has nothing to show or cannot be used."""
 

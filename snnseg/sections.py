@@ -47,16 +47,76 @@ class MnistCifar(Section):
     train: Count                                # pictures made for training
     test: Count                                 # pictures held out
 
+    @property
+    def protocol(self) -> str:
+        """What the paper leaves open."""
+        return self.classes
+
+    @property
+    def number_of_classes(self) -> int:
+        return {"binary": 2, "digits": 11}[self.classes]
+
+
+class Sample(Section):
+    """How much of a made-up sample in the official layout, where the source is `sample`."""
+
+    train: Count
+    test: Count
+
+
+class Voc(Section):
+    """VOC2012 with SBD: photographs and masks of twenty kinds of things."""
+
+    fit: Literal["stretch", "letterbox"]        # into the square: aspect lost as in the paper, or kept with void around
+    sample: Sample                              # pictures
+
+    @property
+    def protocol(self) -> str:
+        return self.fit
+
+    @property
+    def number_of_classes(self) -> int:
+        return 21
+
+
+class Ddd17(Section):
+    """Driving recordings of an event camera, in one of the three forms that are public."""
+
+    form: Literal["recordings", "ev_segnet", "ess"]
+    sample: Sample                              # labelled frames of 50 ms
+
+    @property
+    def protocol(self) -> str:
+        return self.form
+
+    @property
+    def number_of_classes(self) -> int:
+        return 6
+
 
 class Data(Section):
     """Which raw data becomes which sealed store."""
 
-    dataset: Literal["mnist_cifar"]
-    source: Literal["sample", "archives"]       # embedded real pictures, or the official files below data/raw
+    dataset: Literal["mnist_cifar", "voc", "ddd17"]
+    source: Literal["sample", "archives"]       # made of what packages bring, or the official files below data/raw
     size: Annotated[int, Field(ge=32, le=64, multiple_of=32)]   # pixels a side
     seed: Seed
     workers: Annotated[int, Field(ge=0, le=1024)]   # processes that write a store; 0 = one a core
+    allow_partial: bool                         # take an incomplete download, counted in the store and the results
+    skip_bad: bool                              # leave out files that cannot be used, listed and counted
     mnist_cifar: MnistCifar
+    voc: Voc
+    ddd17: Ddd17
+
+    @property
+    def chosen(self) -> MnistCifar | Voc | Ddd17:
+        """The numbers of this data set alone."""
+        return getattr(self, self.dataset)
+
+    @property
+    def events(self) -> bool:
+        """Whether an item is T frames of an event camera, not a picture."""
+        return self.dataset == "ddd17"
 
 
 class Encode(Section):
@@ -119,6 +179,12 @@ class Evaluate(Section):
     pictures: Annotated[int, Field(ge=1, le=64)]
 
 
+class Cluster(Section):
+    """Where stores are written when one machine is not enough."""
+
+    address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+
+
 class Track(Section):
     mlflow: bool
     experiment: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
@@ -135,25 +201,52 @@ class Sections(Section):
     optim: Optim
     train: Train
     evaluate: Evaluate
+    cluster: Cluster
     track: Track
 
     @model_validator(mode="after")
+    def _sample_is_recordings(self) -> Sections:
+        if self.data.source == "sample" and self.data.ddd17.form != "recordings":
+            raise ValueError(f"data.source is sample, whose data.ddd17.form is recordings, not {self.data.ddd17.form}")
+        return self
+
+    @model_validator(mode="after")
     def _pictures_exist(self) -> Sections:
-        if self.evaluate.pictures > self.data.mnist_cifar.test:
+        if self.data.dataset == "mnist_cifar" and self.evaluate.pictures > self.data.mnist_cifar.test:
             raise ValueError("evaluate.pictures is larger than data.mnist_cifar.test")
         return self
 
 
 class Config(Sections):
-    """The sections as one experiment sees them, and where its files live. Paths are absolute from here on."""
+    """The sections as one experiment on one benchmark sees them, and where its files live. Paths are absolute from here on."""
 
+    benchmark: str
     experiment: str
+    store_name: str         # the benchmark, with a mark behind it where its data was changed for one command
     root: Path
+
+    @classmethod
+    def of(cls, about: dict[str, Any], root: Path, changes: dict[str, Any] | None = None) -> Config:
+        """The config that an about.json tells of, with other sections in the place of some. Raises pydantic's ValidationError."""
+        sections = Sections.model_validate(about["config"] | (changes or {}))
+        return cls(**{k: about[k] for k in ("benchmark", "experiment", "store_name")}, root=root,
+                   **{k: getattr(sections, k) for k in Sections.model_fields})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an about.json tells of it: the sections as plain values, and the names."""
+        return {"benchmark": self.benchmark, "experiment": self.experiment, "store_name": self.store_name,
+                "config": self.model_dump(mode="json", include=set(Sections.model_fields))}
+
+    @property
+    def name(self) -> str:
+        """`voc/ann_fcn`: the name on the command line, and the place below data/model and data/result."""
+        return f"{self.benchmark}/{self.experiment}"
 
     @property
     def protocol(self) -> str:
-        """Classes and resolution, e.g. `binary@32`: named in every result, since the paper leaves both open."""
-        return f"{self.data.mnist_cifar.classes}@{self.data.size}"
+        """What results cannot be compared without, e.g. `binary@32`: named in each, since the paper leaves it open."""
+        return f"{self.data.chosen.protocol}@{self.data.size}"
 
     @property
     def spiking(self) -> bool:
@@ -161,12 +254,17 @@ class Config(Sections):
 
     @property
     def classes(self) -> int:
-        return {"binary": 2, "digits": 11}[self.data.mnist_cifar.classes]
+        return self.data.chosen.number_of_classes
+
+    @property
+    def channels(self) -> int:
+        """Of the input: red, green and blue, or ON and OFF."""
+        return 2 if self.data.events else 3
 
     @property
     def timesteps(self) -> int:
-        """Time steps of this net: T for a spiking net, one for an ANN."""
-        return self.encode.timesteps if self.spiking else 1
+        """Time steps of this net: T for a spiking net and for frames of events; one for an ANN that sees a picture."""
+        return self.encode.timesteps if self.spiking or self.data.events else 1
 
     @property
     def raw(self) -> Path:
@@ -174,23 +272,23 @@ class Config(Sections):
 
     @property
     def store(self) -> Path:
-        d = self.data
-        return self.root / "data" / "store" / f"{d.dataset}-{d.source}-{d.mnist_cifar.classes}-{d.size}"
+        return self.root / "data" / "store" / self.store_name
 
     @property
     def store_params(self) -> dict[str, Any]:
         """The numbers that the store depends on: kept in it and compared when it is opened."""
         d = self.data
-        return {"dataset": d.dataset, "source": d.source, "size": d.size, "seed": d.seed, **d.mnist_cifar.model_dump()}
+        chosen = d.chosen.model_dump(exclude=set() if d.source == "sample" else {"sample"})
+        return {"dataset": d.dataset, "source": d.source, "size": d.size, "seed": d.seed, **chosen}
 
     @property
     def model_folder(self) -> Path:
-        return self.root / "data" / "model" / self.experiment
+        return self.root / "data" / "model" / self.name
 
     @property
     def result_folder(self) -> Path:
         """Curve, scores and pictures of this experiment."""
-        return self.root / "data" / "result" / self.experiment
+        return self.root / "data" / "result" / self.name
 
     @property
     def report(self) -> Path:
@@ -202,7 +300,9 @@ class Config(Sections):
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
         for cadence in ("validate_every", "log_every", "checkpoint_every", "keep"):
             del told["train"][cadence]
-        if not self.spiking:        # an ANN has no time: sweeping T does not train its twin anew
-            del told["neuron"], told["model"]["norm"], told["encode"]["coding"], told["encode"]["timesteps"]
-        told |= {"store": store_digest, "code": code_digest, "experiment": self.experiment}
+        if not self.spiking:        # an ANN has no neurons, and for pictures no time: sweeping T does not train its twin anew
+            del told["neuron"], told["model"]["norm"], told["encode"]["coding"]
+            if not self.data.events:
+                del told["encode"]["timesteps"]
+        told |= {"store": store_digest, "code": code_digest, "name": self.name}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -37,7 +37,7 @@ def run(main: Callable[..., None], *arguments: Any, **named: Any) -> None:
         print(f"snnseg: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        print("snnseg: interrupted. Nothing half written was kept; run the same command again.", file=sys.stderr)
+        print("snnseg: interrupted. What is finished is kept, nothing half written is; run the same command again.", file=sys.stderr)
         raise SystemExit(130) from None
 
 

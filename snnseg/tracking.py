@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from snnseg.sections import Config, Sections, flat
+from snnseg.sections import Config, flat
 from snnseg.training.report import Numbers, read_journal
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
     if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{about['uid']}'"):
         return client, found[0].info.run_id
     rest = f"·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"
-    name = (config.experiment or config.model.name)[: 40 - len(rest)] + rest
+    name = config.name[: 40 - len(rest)] + rest
     tags = {UID_TAG: about["uid"], "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
-            "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
+            "benchmark": config.benchmark, "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
     run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
     client.log_batch(run, params=[Param(k, str(v)) for k, v in flat(about["config"]).items()],
                      tags=[RunTag("device", about["device"])])
@@ -157,12 +157,11 @@ def replay(configs: list[Config]) -> list[str]:
     root, done = configs[0].root, []
     for path in sorted((root / "data" / "run").glob("*/about.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
-        sections = Sections.model_validate(about["config"])
-        config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
+        config = Config.of(about, root)
         Tracker(path.parent, config, about).end("finished" if (path.parent / "model").is_dir() else "interrupted")
         done.append(path.parent.name)
     for config in configs:
         if (config.result_folder / "metrics.json").is_file():
             log_result(config, *(json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json")))
-            done.append(config.experiment)
+            done.append(config.name)
     return done

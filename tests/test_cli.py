@@ -24,14 +24,17 @@ COMMAND = [sys.executable, "-m", "snnseg"]
 SURFACE = {
     "config": ["[experiment]", "--set", "--params"],
     "setting": ["[name]", "--diff", "--set", "--params"],
-    "prepare": ["[experiment]", "--set", "--params"],
+    "prepare": ["[benchmark]", "--allow-partial", "--skip-bad", "--set", "--params"],
+    "data fetch": ["name", "--set", "--params"],
+    "data check": ["[place]", "--set", "--params"],
     "train": ["experiment", "--set", "--params"],
     "evaluate": ["experiment", "--model", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],
 }
-VERBS = typer.main.get_command(cli.app).commands
+GROUP = typer.main.get_command(cli.app).commands
+VERBS = {name: command for name, command in GROUP.items() if name != "data"} | {f"data {name}": command for name, command in GROUP["data"].commands.items()}
 
 
 def snnseg(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 120, **options) -> subprocess.CompletedProcess[str]:
@@ -64,18 +67,19 @@ def test_every_verb_takes_numbers_the_one_way(verb):
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_help_has_examples_that_exist(verb, environment):
-    done = snnseg(verb, "--help", env=environment)
+    done = snnseg(*verb.split(), "--help", env=environment)
     assert done.returncode == 0 and done.stderr == ""
     examples = re.findall(r"^ +snnseg (.*)$", done.stdout, re.MULTILINE)
-    assert len(examples) >= 2 and all(e.split()[0] == verb for e in examples)
-    experiments, settings = config.experiments(ROOT / "params.yaml"), ["sample", "paper"]
+    assert len(examples) >= 2 and all(f"{e} ".startswith(f"{verb} ") for e in examples)
+    file, settings, files = config.read(ROOT / "params.yaml"), ["sample", "paper"], ["voc", "sbd", "mnist", "cifar10", "ddd17"]
+    experiments = [*config.names(ROOT / "params.yaml"), *file.experiments, *file.benchmarks]
     for example in examples:
-        words = example.split()[1:]
+        words = example.removeprefix(verb).split()
         given = {w for w in words if w.startswith("--")}
         assert given <= set(SURFACE[verb])
         sets = [words[k + 1] for k, w in enumerate(words) if w == "--set"]
         named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in {"--set", "--params", "--port"}]
-        assert all(n in (settings if verb == "setting" else experiments) for n in named)
+        assert all(n in (settings if verb == "setting" else files if verb == "data fetch" else experiments) for n in named)
         config.load(ROOT / "params.yaml", None, sets)
 
 
@@ -83,7 +87,7 @@ def test_the_epilog_tells_the_exit_codes(environment):
     done = snnseg("--help", env=environment)
     told = " ".join(done.stdout.split())
     assert "2 usage, 3 config, 4 data, 5 store, 6 no space, 7 not finite, 8 out of memory, 9 cluster, 10 tracking, 130 interrupted" in told
-    assert all(f" {verb} " in told for verb in SURFACE) and "..." not in told.partition("Commands:")[2], "a verb's first sentence is cut off"
+    assert all(f" {verb.split()[0]} " in told for verb in SURFACE) and "..." not in told.partition("Commands:")[2], "a verb's first sentence is cut off"
 
 
 HEAVY = {"torch", "ray", "mlflow", "zarr", "numcodecs", "numpy", "PIL", "sklearn", "dvc", "rich", "ruamel", "pandas", "safetensors", "filelock"}
@@ -91,7 +95,7 @@ LOADED = ("import sys\nfrom snnseg.cli import main\nsys.argv = ['snnseg', *sys.a
           "    print(*sys.modules, file=sys.stderr)")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in SURFACE)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], *([*verb.split(), "--help"] for verb in SURFACE)], ids=" ".join)
 def test_help_loads_nothing_heavy(arguments, environment):
     """typer itself has pydantic read a verb's options; the first page does without."""
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], env=environment, capture_output=True, text=True)
@@ -153,8 +157,8 @@ def test_every_verb_refuses_a_wrong_set(verb, environment):
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_a_missing_params_file_is_named(verb, tmp_path, environment):
-    needed = ["ann_fcn"] if verb in {"train", "evaluate"} else []
-    one_line(snnseg(verb, *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
+    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "data fetch": ["voc"]}.get(verb, [])
+    one_line(snnseg(*verb.split(), *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
     assert not list(tmp_path.iterdir())
 
 
@@ -176,7 +180,7 @@ def test_an_unreadable_params_file_is_named(environment):
 def test_config_shows_what_would_run(environment):
     shown = json.loads(snnseg("config", "spiking_fcn", "--set", "train.epochs=9", "--set", "train.epochs=8", env=environment).stdout)
     assert (shown["experiment"], shown["model"]["name"], shown["train"]["epochs"]) == ("spiking_fcn", "spiking_fcn", 8)
-    assert shown.keys() - {"experiment"} == config.Sections.model_fields.keys()
+    assert shown.keys() - {"benchmark", "experiment"} == config.Sections.model_fields.keys()
 
 
 def test_settings_are_listed_shown_and_switched(project, environment):
@@ -219,7 +223,7 @@ def test_from_another_folder_with_a_name_in_unicode_and_spaces(project, tmp_path
     assert made.returncode == 0, made.stderr
     assert made.stdout.endswith("64 pictures (48 train, 16 test)\n") and str(place / "data" / "store") in made.stdout
     assert not list(elsewhere.iterdir())
-    one_line(snnseg("train", "ann_fcn", *params, cwd=elsewhere, env=environment), 5, "made with", "prepare")
+    one_line(snnseg("train", "ann_fcn", *params, cwd=elsewhere, env=environment), 5, "not found", "prepare")
     store = next(p for p in (place / "data" / "store").iterdir() if not p.name.startswith("."))
     chunk = max((p for p in store.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     data = bytearray(chunk.read_bytes())
@@ -288,16 +292,16 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
 
 
 def test_ctrl_c_in_prepare_leaves_nothing_half_made(project, environment):
-    """SIGINT while the store is written: exit 130, one closing line, no partial folder."""
+    """SIGINT while the store is written: exit 130, one closing line, no store and no partial folder."""
     process = subprocess.Popen([*COMMAND, "prepare", "--set", "data.mnist_cifar.train=200000", "--set", "data.workers=1"], cwd=project, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 90
-        while not list((project / "data" / "store").glob(".partial-*/train.zarr/image/c/*")) and time.monotonic() < deadline and process.poll() is None:
+        while not list((project / "data" / "store").glob(".work-*/train.zarr/image/c/*")) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130 and "Traceback" not in err and err.splitlines()[-1].startswith("snnseg: interrupted"), err
-    assert out == "" and not list((project / "data" / "store").glob(".partial-*"))
+    assert out == "" and not [p for p in (project / "data" / "store").iterdir() if p.is_dir() and not p.name.startswith(".work-")]

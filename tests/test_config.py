@@ -42,7 +42,7 @@ def keys(section: dict, prefix: str = "") -> set[str]:
 def test_params_and_models_are_one_to_one():
     """No default in the models, no number in the file that the models do not know."""
     numbers, _ = config.read_yaml(ROOT / "params.yaml")
-    del numbers["experiments"]
+    del numbers["experiments"], numbers["benchmarks"]
     assert keys(numbers) == fields(config.Sections)
     assert all(m.model_config["frozen"] and m.model_config["strict"] for m in sections.Section.__subclasses__())
 
@@ -50,17 +50,41 @@ def test_params_and_models_are_one_to_one():
 def test_settings_hold_the_same_keys_of_params():
     found = {p.stem: keys(config.read_yaml(p)[0]) for p in SETTINGS}
     assert found.keys() == {"paper", "sample"}
-    assert found["paper"] == found["sample"] <= fields(config.Sections)
+    benchmarks = {key for key in found["paper"] if key.startswith("benchmarks.")}
+    assert found["paper"] == found["sample"] and found["paper"] - benchmarks <= fields(config.Sections)
+    assert benchmarks <= keys({"benchmarks": config.read().benchmarks})
 
 
 def test_every_experiment_of_the_file_loads_and_paths_are_absolute(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert config.experiments() == ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
-    for name in config.experiments():
-        loaded = config.load(experiment=name)
-        assert loaded.model.name == loaded.experiment == name
+    file = config.read()
+    assert list(file.benchmarks) == ["mnist_cifar", "voc", "ddd17"]
+    assert list(file.experiments) == ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
+    assert config.names() == [f"{b}/{e}" for b in file.benchmarks for e in file.experiments]
+    for name in config.names():
+        loaded = config.load(name=name)
+        assert loaded.name == name == f"{loaded.data.dataset}/{loaded.model.name}" and loaded.store.name == loaded.benchmark
         assert all(p.is_absolute() for p in (loaded.root, loaded.raw, loaded.store, loaded.model_folder, loaded.report))
-        assert loaded.timesteps == (4 if loaded.spiking else 1)
+        assert loaded.timesteps == (4 if loaded.spiking or loaded.benchmark == "ddd17" else 1)
+        assert (loaded.classes, loaded.channels) == {"mnist_cifar": (2, 3), "voc": (21, 3), "ddd17": (6, 2)}[loaded.benchmark]
+
+
+def test_a_name_is_a_benchmark_an_experiment_or_both():
+    file = config.read(ROOT / "params.yaml")
+    assert file.find(None) == ("mnist_cifar", "") and file.find("voc") == ("voc", "")
+    assert file.find("ann_fcn") == ("mnist_cifar", "ann_fcn") and file.find("voc/ann_fcn") == ("voc", "ann_fcn")
+    for name in ("voc/ann_fnc", "vco/ann_fcn", "/ann_fcn", "ddd18", "voc/voc"):
+        with pytest.raises(ConfigError, match="is named"):
+            file.find(name)
+
+
+def test_changed_data_gets_a_store_of_its_own():
+    """A store that DVC knows is not written over by a command with --set; what does not shape the store leaves its name."""
+    usual = config.load(ROOT / "params.yaml", "voc/ann_fcn")
+    marked = config.load(ROOT / "params.yaml", "voc/ann_fcn", ["data.voc.fit=letterbox"])
+    assert usual.store.name == "voc" and marked.store.name.startswith("voc-") and marked.protocol == "letterbox@32"
+    for same in ("data.voc.fit=stretch", "train.epochs=9", "data.mnist_cifar.train=100", "data.workers=1", "data.allow_partial=true"):
+        assert config.load(ROOT / "params.yaml", "voc/ann_fcn", [same]).store == usual.store
 
 
 def changed(old: str, new: str, text: str = PARAMS) -> str:
@@ -252,7 +276,7 @@ def test_other_spellings_simply_work(name, tmp_path):
     assert found.model_dump(exclude={"root"}) == expected.model_dump(exclude={"root"})
 
 
-@pytest.mark.parametrize(("experiment", "told"), [("spikng_fcn", "Did you mean spiking_fcn?"), ("zzz", "Known: spiking_deeplab, spiking_fcn"),
+@pytest.mark.parametrize(("experiment", "told"), [("spikng_fcn", "Did you mean spiking_fcn?"), ("zzz", "Known: mnist_cifar, voc, ddd17, spiking_deeplab, spiking_fcn"),
                                                    ("../../x", "Known:"), ("a\nb", r"'a\\nb'"), ("x" * 10_000, "Known:"), ("", "Known:")])
 def test_an_unknown_experiment_names_the_nearest(experiment, told):
     with pytest.raises(ConfigError) as caught:

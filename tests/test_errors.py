@@ -15,18 +15,18 @@ from snnseg import errors, stage
 
 CODES = {"UsageError": 2, "ConfigError": 3, "CheckpointMismatch": 3, "DataError": 4, "DataMissing": 4, "UnsafeArchive": 4, "StoreError": 5,
          "StoreMissing": 5, "StoreAltered": 5, "Busy": 5, "Unusable": 5, "NoSpace": 6, "NotFinite": 7, "OutOfMemory": 8,
-         "TrackingError": 10, "Interrupted": 130}
+         "ClusterError": 9, "TrackingError": 10, "Interrupted": 130}
 BUILTINS = {"UsageError": ValueError, "ConfigError": ValueError, "CheckpointMismatch": ValueError, "DataError": ValueError,
             "DataMissing": FileNotFoundError, "UnsafeArchive": ValueError, "StoreError": OSError, "StoreMissing": FileNotFoundError,
             "StoreAltered": OSError, "Busy": OSError, "Unusable": PermissionError, "NoSpace": OSError, "NotFinite": ArithmeticError, "OutOfMemory": MemoryError,
-            "TrackingError": RuntimeError, "Interrupted": KeyboardInterrupt}
+            "ClusterError": ConnectionError, "TrackingError": RuntimeError, "Interrupted": KeyboardInterrupt}
 KINDS = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.SnnsegError) and name != "SnnsegError"}
 
 
 def example(kind: type[errors.SnnsegError]) -> errors.SnnsegError:
     """An error of this class, its words told from one another."""
     from pathlib import Path
-    given = {"checkpoint": Path("run/step-1"), "found": "f" * 64, "expected": "e" * 64, "file": "a file", "store": "a store", "place": "a place",
+    given = {"checkpoint": Path("run/step-1"), "found": "f" * 64, "expected": "e" * 64, "file": "a file", "address": "an address", "store": "a store", "place": "a place",
              "fact": "a fact", "remedy": "A remedy.", "free": 2**20, "message": "a message"}
     return kind(*[given[name] for name in inspect.signature(kind).parameters])
 

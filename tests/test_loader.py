@@ -27,8 +27,8 @@ def test_an_epoch_shows_each_picture_once(split, size):
     assert [i for b in indices(made) for i in b] == order.tolist() and sorted(order) == list(range(23))
     assert [len(b.index_B) for b in made] == [size] * (23 // size) + [23 % size] * (23 % size > 0)
     for b in made:
-        assert b.image_BHWC.dtype == b.mask_BHW.dtype == np.uint8
-        assert np.array_equal(b.image_BHWC, split.image_NHWC[b.index_B])
+        assert b.input.dtype == b.mask_BHW.dtype == np.uint8
+        assert np.array_equal(b.input, split.input[b.index_B])
         assert np.array_equal(b.mask_BHW, split.mask_NHW[b.index_B])
 
 
@@ -61,7 +61,7 @@ def test_start_gives_what_would_have_come(split, size):
     for start in range(len(whole) + 1):
         rest = list(batches(split, size, order, start))
         assert indices(rest) == indices(whole[start:])
-        assert all(np.array_equal(a.image_BHWC, b.image_BHWC) for a, b in zip(rest, whole[start:], strict=True))
+        assert all(np.array_equal(a.input, b.input) for a, b in zip(rest, whole[start:], strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ moved
@@ -93,10 +93,10 @@ def test_moved_pixel_by_pixel(down, right):
 def what_happened(split, batch):
     """Mirror and shift of each sample, found by trying all."""
     found = []
-    for index, image, mask in zip(batch.index_B, batch.image_BHWC, batch.mask_BHW, strict=True):
+    for index, image, mask in zip(batch.index_B, batch.input, batch.mask_BHW, strict=True):
         fits = []
         for mirror in (False, True):
-            source, labels = split.image_NHWC[index], split.mask_NHW[index]
+            source, labels = split.input[index], split.mask_NHW[index]
             if mirror:
                 source, labels = source[:, ::-1], labels[:, ::-1]
             for down in range(-4, 5):
@@ -125,9 +125,9 @@ def test_what_comes_in_is_black_and_void_and_nothing_else_is(split):
     """The pictures have no black and no void of their own."""
     out = Augment(shift=3)(whole(split), 0, 0)
     assert (out.mask_BHW == VOID).any()
-    assert np.array_equal(out.mask_BHW == VOID, (out.image_BHWC == 0).all(-1))
+    assert np.array_equal(out.mask_BHW == VOID, (out.input == 0).all(-1))
     kept = out.mask_BHW != VOID
-    assert np.array_equal(out.mask_BHW[kept], out.image_BHWC[..., 0][kept] % 2)
+    assert np.array_equal(out.mask_BHW[kept], out.input[..., 0][kept] % 2)
 
 
 def test_change_follows_from_seed_epoch_and_sample(split):
@@ -138,7 +138,7 @@ def test_change_follows_from_seed_epoch_and_sample(split):
         for batch in batches(split, size, order):
             out = augment(batch, 3, 7)
             assert np.array_equal(out.index_B, batch.index_B)
-            assert np.array_equal(out.image_BHWC, everything.image_BHWC[batch.index_B])
+            assert np.array_equal(out.input, everything.input[batch.index_B])
             assert np.array_equal(out.mask_BHW, everything.mask_BHW[batch.index_B])
     changes = [tuple(what_happened(split, augment(whole(split), *names))) for names in ((3, 7), (4, 7), (3, 8), (7, 3))]
     assert len(set(changes)) == 4
@@ -158,8 +158,8 @@ def test_no_augmentation_returns_the_batch_itself(split):
 
 
 def test_the_input_is_not_modified(split):
-    image, mask = split.image_NHWC.copy(), split.mask_NHW.copy()
+    image, mask = split.input.copy(), split.mask_NHW.copy()
     batch = Batch(np.arange(23), image, mask)       # views of the split, not copies of it
     out = Augment(flip=True, shift=3)(batch, 0, 0)
-    assert np.array_equal(image, split.image_NHWC) and np.array_equal(mask, split.mask_NHW)
-    assert not np.array_equal(out.image_BHWC, image)
+    assert np.array_equal(image, split.input) and np.array_equal(mask, split.mask_NHW)
+    assert not np.array_equal(out.input, image)

@@ -294,7 +294,7 @@ def test_build_takes_the_net_from_the_config():
 
 
 def about(c):
-    return {"experiment": c.experiment, "config": c.model_dump(mode="json", exclude={"root", "experiment"}), "store": "0" * 64}
+    return {**c.about, "store": "0" * 64}
 
 
 @pytest.fixture(scope="module")

@@ -40,15 +40,14 @@ def test_results_do_not_depend_on_tracking_or_workers():
         assert not {"track", "data", "data.workers"} & set(stage["params"]), name
 
 
-def test_store_path_is_the_config_s():
-    numbers = config.load(ROOT / "params.yaml")
-    data = numbers.data
-    path = DVC["stages"]["prepare"]["outs"][0].replace("item.", "data.")
+def test_paths_are_the_config_s():
+    path = DVC["stages"]["prepare"]["outs"][0]
     assert path in DVC["stages"]["train"]["deps"] and path in DVC["stages"]["evaluate"]["deps"]
-    values = {"dataset": data.dataset, "source": data.source, "mnist_cifar.classes": data.mnist_cifar.classes, "size": data.size}
-    for key, value in values.items():
-        path = path.replace(f"${{data.{key}}}", str(value))
-    assert ROOT / path == numbers.store
+    model, = DVC["stages"]["train"]["outs"]
+    for name in config.names(ROOT / "params.yaml"):
+        numbers = config.load(ROOT / "params.yaml", name)
+        for written, used in ((path, numbers.store), (model, numbers.model_folder)):
+            assert ROOT / written.replace("${item.benchmark}", numbers.benchmark).replace("${item.experiment}", numbers.experiment) == used
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +66,9 @@ def clone(tmp_path_factory) -> Path:
         change = config.parse_set(text)
         for section, values in change.items():
             params[section] = config.merge(params[section], values)
+    params["data"]["ddd17"]["sample"] = {"train": 12, "test": 8}
+    params["benchmarks"] = {k: params["benchmarks"][k] for k in ("mnist_cifar", "ddd17")}
+    params["benchmarks"]["ddd17"]["train"]["epochs"] = 2
     params["experiments"] = {k: params["experiments"][k] for k in ("spiking_deeplab", "ann_fcn")}
     with open(root / "params.yaml", "w") as f:
         yaml.dump(params, f)
@@ -91,25 +93,31 @@ def test_repro_end_to_end(clone):
 
     with open(clone / "data" / "report" / "results.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    assert [r["experiment"] for r in rows] == ["spiking_deeplab", "ann_fcn"] and list(rows[0]) == COLUMNS
-    for r in rows:
-        assert 0 <= float(r["miou"]) <= 100 and 40 < float(r["background_miou"]) < 50
-        assert r["dataset"] == "mnist_cifar binary@32" and r["source"] == "sample" and r["train_samples"] == "48" and r["test_samples"] == "16"
+    assert [(r["benchmark"], r["experiment"]) for r in rows] == [(b, e) for b in ("mnist_cifar", "ddd17") for e in ("spiking_deeplab", "ann_fcn")]
+    assert list(rows[0]) == COLUMNS and all(0 <= float(r["miou"]) <= 100 for r in rows)
+    for r in rows[2:]:      # two frames a window: one less an interval than there are frames
+        assert (r["dataset"], r["protocol"], r["coding"], r["timesteps"]) == ("ddd17", "recordings@32", "events", "2")
+        assert r["train_samples"] == "8" and r["test_samples"] == "6"
+    for r in rows[:2]:
+        assert 40 < float(r["background_miou"]) < 50
+        assert (r["dataset"], r["protocol"], r["source"]) == ("mnist_cifar", "binary@32", "sample")
+        assert r["train_samples"] == "48" and r["test_samples"] == "16"
         head = subprocess.run(["git", "-C", str(clone), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
         assert r["commit"] == head
-        metrics = json.loads((clone / "data" / "result" / r["experiment"] / "metrics.json").read_text())
+        metrics = json.loads((clone / "data" / "result" / r["benchmark"] / r["experiment"] / "metrics.json").read_text())
         scores = [s for s in metrics["iou"].values() if s is not None]
         assert metrics["miou"] == pytest.approx(sum(scores) / len(scores)) and sum(metrics["pixels"].values()) == 16 * 32 * 32
     assert (rows[0]["coding"], rows[0]["timesteps"]) == ("direct", "2") and (rows[1]["coding"], rows[1]["timesteps"]) == ("-", "1")
     with Image.open(clone / "data" / "report" / "pictures.png") as sheet:
-        assert sheet.width > sheet.height * 0.5
+        assert sheet.width > sheet.height * 0.3
 
     client = mlflow.MlflowClient(tracking.store_uri(clone))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
-    assert sorted(r.data.tags["experiment"] for r in runs) == ["ann_fcn", "spiking_deeplab"]
+    assert len(runs) == 4
+    assert sorted(r.data.tags["experiment"] for r in runs if r.data.tags["benchmark"] == "ddd17") == ["ann_fcn", "spiking_deeplab"]
     for r in runs:
         assert r.info.status == "FINISHED" and len(r.info.run_name) <= 40 and r.data.params["neuron.leak"] == "0.99"
-        assert r.data.metrics["test/miou"] == pytest.approx(float(next(x["miou"] for x in rows if x["experiment"] == r.data.tags["experiment"])), abs=0.01)
+        assert r.data.metrics["test/miou"] == pytest.approx(float(next(x["miou"] for x in rows if all(x[k] == r.data.tags[k] for k in ("benchmark", "experiment")))), abs=0.01)
         assert {"pictures.png", "metrics.json", "config.json"} <= {a.path for a in client.list_artifacts(r.info.run_id)}
         assert len(client.get_metric_history(r.info.run_id, "test/miou")) == 2      # two epochs, the last not twice
     artifacts = Path(client.get_run(runs[0].info.run_id).info.artifact_uri.removeprefix("file://"))
@@ -121,7 +129,7 @@ def test_repro_end_to_end(clone):
     loop = clone / "snnseg" / "training" / "loop.py"
     loop.write_text(loop.read_text() + "\n# changed\n")
     stale = dvc(clone, "status")
-    assert "train@spiking_deeplab" in stale and "train@ann_fcn" in stale and "prepare" not in stale
+    assert "train@mnist_cifar-spiking_deeplab" in stale and "train@ddd17-ann_fcn" in stale and "prepare" not in stale
     assert not (clone / "mlruns").exists()
     strange = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
     assert {line[3:] for line in strange if line} <= {"dvc.lock", "snnseg/cli.py", "snnseg/training/loop.py"}

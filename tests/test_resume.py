@@ -39,8 +39,7 @@ def outcome(root: Path) -> tuple[str, str, list[int]]:
 @pytest.fixture
 def twins(project, tmp_path):
     """Two projects with the same store."""
-    for _ in prepare.prepare(config.load(project / "params.yaml", None, NUMBERS)):
-        pass
+    prepare.prepare(config.load(project / "params.yaml", None, NUMBERS))
     other = tmp_path / "other"
     shutil.copytree(project, other)
     return project, other

@@ -35,14 +35,16 @@ def environment(**more):
 def sample(tmp_path_factory):
     """A store of 40 and 10 pictures; not to be altered."""
     c = config_at(tmp_path_factory.mktemp("sample"))
-    progress = [tuple(p) for p in prepare(c)]
-    assert progress == [(40, 50), (50, 50)]
+    told = []
+    made = prepare(c, told.append)
+    assert [tuple(p) for p in told] == [("pictures", 0, 50), ("pictures", 40, 50), ("pictures", 50, 50)]
+    assert made.told == "50 pictures (40 train, 10 test)"
     return c
 
 
 def stores_beside(folder):
     """What lies in the folder of stores: no part of one may be left. The lock may."""
-    return [p.name for p in folder.parent.iterdir() if p.suffix != ".lock"]
+    return sorted(p.name for p in folder.parent.iterdir() if p.suffix != ".lock")
 
 
 @pytest.fixture
@@ -58,8 +60,8 @@ def arrays(seed, count, classes=2):
 
 def made(folder, items, classes=("background", "digit"), split="train"):
     with seal.publish(folder) as partial:
-        store.create(partial, split, len(items["image"]), {k: (v.shape[1:], v.dtype.name) for k, v in items.items()},
-                     {"classes": list(classes), "params": {"size": 8, "seed": 0}})
+        store.create(partial, split, len(items["image"]), {k: (v.shape[1:], v.dtype.name) for k, v in items.items()})
+        store.describe(partial, split, {"classes": list(classes), "palette": [], "params": {"size": 8, "seed": 0}})
         store.write(partial, split, 0, items)
     return folder
 
@@ -74,9 +76,9 @@ def test_what_is_written_is_read(tmp_path, count):
     assert store.check(folder, {"size": 8}) == seal.verify(folder, "")
     split = store.read(folder, "train")
     assert len(split) == count
-    assert split.image_NHWC.dtype == split.mask_NHW.dtype == np.uint8
-    assert np.array_equal(split.image_NHWC, items["image"]) and np.array_equal(split.mask_NHW, items["mask"])
-    assert split.about == {"classes": ["background", "digit"], "params": {"size": 8, "seed": 0}}
+    assert split.input.dtype == split.mask_NHW.dtype == np.uint8
+    assert np.array_equal(split.input, items["image"]) and np.array_equal(split.mask_NHW, items["mask"])
+    assert split.about == {"classes": ["background", "digit"], "palette": [], "params": {"size": 8, "seed": 0}}
 
 
 def shards_of(folder):
@@ -87,12 +89,12 @@ def test_shards_of_zeros_are_written_too(tmp_path):
     """Otherwise the seal would not know of them."""
     items = {"image": np.zeros((3, 8, 8, 3), np.uint8), "mask": np.zeros((3, 8, 8), np.uint8)}
     folder = made(tmp_path / "store", items)
-    assert not store.read(folder, "train").image_NHWC.any()
+    assert not store.read(folder, "train").input.any()
     assert [p.relative_to(folder).parts[1] for p in shards_of(folder)] == ["image", "mask"]
 
 
 @pytest.mark.parametrize(("count", "expected"), [
-    (1, [(0, 1)]), (4096, [(0, 4096)]), (4097, [(0, 4096), (4096, 4097)]), (10_000, [(0, 4096), (4096, 8192), (8192, 10_000)])])
+    (1, [(0, 1)]), (1024, [(0, 1024)]), (1025, [(0, 1024), (1024, 1025)]), (2500, [(0, 1024), (1024, 2048), (2048, 2500)])])
 def test_shards_cover_each_picture_once(count, expected):
     assert list(store.shards(count)) == expected
 
@@ -104,7 +106,7 @@ def test_writers_of_whole_shards_do_not_meet(tmp_path):
     digests = []
     for name, order in (("a", (0, 1)), ("b", (1, 0))):
         with seal.publish(tmp_path / name) as partial:
-            store.create(partial, "train", count, {"mask": ((1,), "uint8")}, {"classes": []})
+            store.create(partial, "train", count, {"mask": ((1,), "uint8")})
             spans = list(store.shards(count))
             for k in order:
                 store.write(partial, "train", spans[k][0], {"mask": items["mask"][slice(*spans[k])]})
@@ -115,11 +117,11 @@ def test_writers_of_whole_shards_do_not_meet(tmp_path):
 def test_prepared_store_holds_what_the_generator_makes(sample):
     digest = store.check(sample.store, sample.store_params)
     assert digest == seal.verify(sample.store, "")
-    assert stores_beside(sample.store) == ["mnist_cifar-sample-binary-32"]
+    assert stores_beside(sample.store) == [sample.store.name] and sample.store.name.startswith("mnist_cifar-")
     for split, count in (("train", 40), ("test", 10)):
         expected = mnist_cifar.make(mnist_cifar.pool("sample", sample.raw, split, 0), "binary", 32, 0, split, 0, count)
         found = store.read(sample.store, split)
-        assert np.array_equal(found.image_NHWC, expected["image"]) and np.array_equal(found.mask_NHW, expected["mask"])
+        assert np.array_equal(found.input, expected["image"]) and np.array_equal(found.mask_NHW, expected["mask"])
         about = found.about
         assert [about[k] for k in ("dataset", "protocol", "source", "split")] == ["mnist_cifar", "binary@32", "sample", split]
         assert about["classes"] == ["background", "digit"] and len(about["palette"]) == 2
@@ -222,7 +224,8 @@ def test_labels_outside_the_classes_are_refused(tmp_path):
 def test_pictures_and_masks_that_do_not_fit_are_refused(tmp_path, mask_shape):
     """Arrays of other lengths or sizes under one roof."""
     with seal.publish(tmp_path / "store") as partial:
-        store.create(partial, "train", 4, {"image": ((8, 8, 3), "uint8")}, {"classes": ["a"]})
+        store.create(partial, "train", 4, {"image": ((8, 8, 3), "uint8")})
+        store.describe(partial, "train", {"classes": ["a"], "palette": [], "params": {}})
         zarr.open_group(partial / "train.zarr", mode="r+").create_array("mask", data=np.zeros(mask_shape, np.uint8))
     with pytest.raises(StoreAltered, match="masks"):
         store.read(tmp_path / "store", "train")
@@ -231,12 +234,13 @@ def test_pictures_and_masks_that_do_not_fit_are_refused(tmp_path, mask_shape):
 # ------------------------------------------------------------------------------------------------ the same bytes again
 
 def test_the_same_bytes_for_any_number_of_processes(tmp_path):
-    """4 200 pictures are two shards; with the test split three tasks for two processes."""
+    """1 100 pictures are two shards; with the test split three tasks for two processes."""
     digests = []
     for workers in (1, 2):
-        c = config_at(tmp_path / str(workers), f"data.workers={workers}", "data.mnist_cifar.train=4200")
-        done = [p.done for p in prepare(c)]
-        assert len(done) == 3 and done[-1] == 4210
+        c = config_at(tmp_path / str(workers), f"data.workers={workers}", "data.mnist_cifar.train=1100")
+        told = []
+        prepare(c, told.append)
+        assert len(told) == 4 and told[-1].done == 1110
         digests.append(store.check(c.store, c.store_params))
     assert digests[0] == digests[1]
 
@@ -247,7 +251,7 @@ PREPARE = """
     from snnseg.data.prepare import prepare
 
     c = config.load(sys.argv[1], "spiking_deeplab", ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10"])
-    list(prepare(c))
+    prepare(c)
     print(seal.verify(c.store, ""))
 """
 
@@ -262,19 +266,23 @@ def test_the_same_bytes_under_another_hash_seed(sample, tmp_path):
 
 def test_other_numbers_give_another_store(sample, tmp_path):
     c = config_at(tmp_path, "data.seed=1")
-    list(prepare(c))
+    prepare(c)
     assert seal.verify(c.store, "") != seal.verify(sample.store, "")
     with pytest.raises(StoreError, match="seed 1 instead of 0"):
         store.check(c.store, sample.store_params)
 
 
+def interrupt(progress):
+    if progress.done:
+        raise KeyboardInterrupt
+
+
 def test_a_preparation_that_is_given_up_leaves_the_former_store(sample, copy, tmp_path):
     c = config_at(tmp_path)
     target = Path(shutil.copytree(copy, c.store))
-    making = prepare(c)
-    next(making)
-    making.close()
-    assert stores_beside(target) == [target.name]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(c, interrupt)
+    assert stores_beside(target) == [f".work-{target.name}", target.name]
     assert seal.verify(target, "") == seal.verify(sample.store, "")
 
 
@@ -289,7 +297,7 @@ LIMITED = """
     c = config.load(sys.argv[1], "spiking_deeplab", ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10"])
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))     # a shard of 40 pictures is larger
     try:
-        list(prepare(c))
+        prepare(c)
     except NoSpace as e:
         print(e)
 """
@@ -302,5 +310,5 @@ def test_a_file_size_limit_is_no_space_and_harms_nothing(sample, tmp_path):
                          env=environment(), text=True, capture_output=True)
     assert out.returncode == 0, out.stderr
     assert "no space left to write" in out.stdout and str(c.store.parent) in out.stdout
-    assert stores_beside(c.store) == [c.store.name]
+    assert stores_beside(c.store) == [f".work-{c.store.name}", c.store.name]
     assert store.check(c.store, c.store_params) == seal.verify(sample.store, "")

@@ -9,7 +9,7 @@ from snnseg import sections, tracking
 from snnseg.training.report import Journal
 from snnseg.training.run import Run
 
-ABOUT = {"uid": "uid-1", "experiment": "spiking_fcn", "fingerprint": "abcdef", "commit": "c", "store": "s", "device": "cpu", "steps": 9}
+ABOUT = {"uid": "uid-1", "fingerprint": "abcdef", "commit": "c", "store": "s", "device": "cpu", "steps": 9}
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def run(tiny) -> Run:
     numbers = tiny("spiking_fcn", "track.mlflow=true")
     folder = numbers.root / "data" / "run" / "x"
     folder.mkdir(parents=True)
-    return Run(folder, numbers, {**ABOUT, "config": numbers.model_dump(mode="json", exclude={"root", "experiment"})})
+    return Run(folder, numbers, {**ABOUT, **numbers.about})
 
 
 def tracker_of(run: Run) -> tracking.Tracker:
@@ -78,7 +78,7 @@ def test_replay_rebuilds_what_is_lost(run):
     (run.folder / "model").mkdir()
     Journal(run.folder / "metrics.jsonl").numbers(1, {"epoch": 0, "train/loss": 1.0})
     for _ in range(2):
-        assert tracking.replay([run.config]) == ["x", "spiking_fcn"]
+        assert tracking.replay([run.config]) == ["x", "mnist_cifar/spiking_fcn"]
     assert history(run, "train/loss") == [(1, 1.0)] and history(run, "test/miou") == [(9, 50.0)]
 
 

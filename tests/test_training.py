@@ -21,8 +21,7 @@ CPU = torch.device("cpu")
 
 def loaded(config) -> loop.Loaded:
     if not config.store.exists():
-        for _ in prepare.prepare(config):
-            pass
+        prepare.prepare(config)
     digest = store.check(config.store, config.store_params)
     return loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
 

@@ -240,14 +240,14 @@ def test_mask_takes_the_pixel_at_each_centre(tmp_path):
 
 
 def test_stretch_keeps_no_aspect(pair):
-    image, mask = voc.load(pair, 4, "stretch")
+    image, mask, _ = voc.load(pair, 4, "stretch")
     assert image.shape == (4, 4, 3) and mask.shape == (4, 4) and image.dtype == mask.dtype == np.uint8
     assert mask.tolist() == [[0, 1, 1, 255]] * 2 + [[7, 15, 15, 3]] * 2         # columns 3, 9, 15, 21 of 24
 
 
 def test_letterbox_by_hand(pair):
     """24 x 16 into 12 x 12: a picture of 12 x 8, two rows of void and black above and below."""
-    image, mask = voc.load(pair, 12, "letterbox")
+    image, mask, _ = voc.load(pair, 12, "letterbox")
     outside = np.r_[0:2, 10:12]
     assert (image[outside] == 0).all() and (mask[outside] == 255).all()
     assert mask[2:10].tolist() == MASK_HW[1::2, 1::2].tolist()
@@ -268,14 +268,14 @@ def test_picture_is_antialiased(tmp_path):
     out = io.BytesIO()
     Image.fromarray(stripes).save(out, "JPEG", quality=100)
     pair = Pair("a", put(tmp_path / "a.jpg", out.getvalue()), put(tmp_path / "a.png", png(np.zeros((64, 64), np.uint8))), "voc")
-    image, _ = voc.load(pair, 8, "stretch")
+    image, *_ = voc.load(pair, 8, "stretch")
     assert np.abs(image.astype(int) - 127).max() < 25                       # also: a grey JPEG has three equal channels
     assert (image == image[..., :1]).all()
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True, "restart_marker_blocks": 1}, {"comment": b"\xff\xd9 no end"}])
 def test_other_ways_of_jpeg(pair, options):
-    expected, _ = voc.load(pair, 8, "stretch")
+    expected, *_ = voc.load(pair, 8, "stretch")
     put(pair.image, jpeg(**options) + b"\0\0trailing bytes")
     assert np.array_equal(voc.load(pair, 8, "stretch")[0], expected)
 

@@ -1,4 +1,4 @@
-"""DDD17 with labels: the interval table, windows of successive frames, and the two published forms of the labelled frames.
+"""DDD17 with labels: the interval table and the two published forms of the labelled frames.
 
 Ev-SegNet (Alonso and Murillo, "EV-SegNet: Semantic Segmentation for Event-based Cameras", 2019) labelled frames of 50 ms
 in 20 intervals of six recordings; each is a `.npy` and a PNG. ESS (Sun et al., "ESS: Learning Event-based Semantic
@@ -62,28 +62,6 @@ def sequences(recording_N: Sequence[str], frame_N: np.ndarray, table: Sequence[I
     for place, i in enumerate(table):
         sequence_N[(recording_N == i.recording) & (frame_N >= i.start) & (frame_N < i.stop)] = place
     return sequence_N
-
-
-def windows(sequence_N: np.ndarray, frame_N: np.ndarray, steps: int) -> np.ndarray:
-    """All runs of `steps` successive frames of one sequence, int64 [M, steps] into the N; the label is that of the last.
-
-    A run never goes over the end of a sequence or a frame that is not there (the authors' loader goes over both). Frames
-    of sequence -1 are in no window. Windows come in the order of (sequence, frame), wherever the frames are stored.
-    """
-    sequence_N, frame_N = np.asarray(sequence_N, np.int64), np.asarray(frame_N, np.int64)
-    if steps < 1 or sequence_N.shape != frame_N.shape or frame_N.ndim != 1:
-        raise ValueError(f"windows of {steps} steps over sequences {sequence_N.shape} and frames {frame_N.shape}")
-    order = np.lexsort((frame_N, sequence_N))
-    order = order[sequence_N[order] >= 0]
-    sequence, frame = sequence_N[order], frame_N[order]
-    same, gap = sequence[1:] == sequence[:-1], frame[1:] - frame[:-1]
-    if (same & (gap == 0)).any():
-        raise ValueError(f"frame {frame[1:][same & (gap == 0)][0]} is there twice")
-    first = np.concatenate([[True], ~(same & (gap == 1))])[:len(order)]     # of a run
-    place = np.arange(len(order))
-    length = place - np.maximum.accumulate(np.where(first, place, 0)) + 1   # of the run up to here
-    last = np.flatnonzero(length >= steps)
-    return order[last[:, None] + np.arange(1 - steps, 1)]
 
 
 @dataclass(frozen=True)
@@ -157,8 +135,8 @@ def _check_npy(path: Path, kinds: str, fits, wanted: str) -> None:
         raise DataError(path, f"{left} bytes of {size}", DOWNLOAD)
 
 
-def read_label(path: Path) -> np.ndarray:
-    """Classes u8 [200, 346], 0 to 5 and 255 for void, of a grey PNG. Raises DataMissing, DataError."""
+def read_label(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Classes u8 [200, 346], 0 to 5 and 255 for void, of a grey PNG of that `size`. Raises DataMissing, DataError."""
     if not Path(path).is_file():
         raise DataMissing(path, DOWNLOAD)
     try:
@@ -168,8 +146,8 @@ def read_label(path: Path) -> np.ndarray:
         if signature != b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR":
             raise ValueError("no PNG")
         # looked at here and not by the picture library, so that no picture is ever larger than this
-        if (height, width) != SIZE or (depth, colour) not in ((8, 0), (8, 3)):
-            raise DataError(path, f"{width} x {height} of depth {depth} and colour type {colour}, not {SIZE[1]} x {SIZE[0]} grey of 8 bits", DOWNLOAD)
+        if (height, width) != tuple(size) or (depth, colour) not in ((8, 0), (8, 3)):
+            raise DataError(path, f"{width} x {height} of depth {depth} and colour type {colour}, not {size[1]} x {size[0]} grey of 8 bits", DOWNLOAD)
         with Image.open(path, formats=["PNG"]) as picture:
             label_HW = np.array(picture, np.uint8)
     except DataError:

@@ -16,10 +16,10 @@ from snnseg.data.store import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """index i8 [B] in the split, image u8 [B,H,W,3], mask u8 [B,H,W]."""
+    """index i8 [B] in the split, input u8 [B,H,W,3] or f32 [B,T,2,H,W] (frames of events), mask u8 [B,H,W]."""
 
     index_B: np.ndarray
-    image_BHWC: np.ndarray
+    input: np.ndarray
     mask_BHW: np.ndarray
 
 
@@ -33,4 +33,4 @@ def batches(split: Split, size: int, order: np.ndarray | None = None, start: int
     order = np.arange(len(split)) if order is None else order
     for first in range(start * size, len(order), size):
         index = order[first : first + size]
-        yield Batch(index, split.image_NHWC[index], split.mask_NHW[index])
+        yield Batch(index, *split.take(index))

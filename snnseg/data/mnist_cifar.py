@@ -9,6 +9,8 @@ What the paper leaves open is a setting: the classes (`binary`, as its text says
 """
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,12 +20,16 @@ from PIL import Image
 
 from snnseg import seeds
 from snnseg.data import cifar10, mnist, samples
+from snnseg.data.recipe import Made, Recipe
+from snnseg.sections import Config
 
 SPLITS = ("train", "test")
 TRAIN_SHARE = 0.8               # 48 000 of 60 000, as in the paper
 INK = 0.3                       # pixels above it belong to the digit
 BRIGHTNESS = 200.0              # added where the ink is full
 OFFSETS = 18                    # places a digit can take along each side
+# background black, then colours told apart by most eyes (Okabe and Ito, 2008), repeated lighter
+PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#FFC95E", "#A6DCF7"]
 CLASSES = {"binary": ("background", "digit"), "digits": ("background", *"0123456789")}
 
 
@@ -91,3 +97,40 @@ def make(pool: Pool, classes: str, size: int, seed: int, split: str, start: int,
         photos.append(photo)
     return {"image": np.stack(images), "mask": np.stack(masks),
             "digit": np.array(digits, np.int32), "photo": np.array(photos, np.int32)}
+
+
+@functools.lru_cache(maxsize=2)
+def _pool(source: str, raw: Path, split: str, seed: int) -> Pool:
+    """A process makes many shards of one pool."""
+    return pool(source, raw, split, seed)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Pictures of the benchmark from the official files below `raw`, or from the embedded sample."""
+
+    source: Literal["sample", "archives"]
+    raw: Path
+    classes: str
+    size: int
+    seed: int
+
+    def make(self, split: str, start: int, stop: int, skip_bad: bool) -> Made:
+        """No picture can be bad alone: a file of the archives is whole or refused."""
+        return Made(make(_pool(self.source, self.raw, split, self.seed), self.classes, self.size, self.seed, split, start, stop), {})
+
+    def files(self, split: str, start: int, stop: int) -> Iterable[Path]:
+        """The archives as they lie there; the sample's pictures come with the packages."""
+        folders = () if self.source == "sample" else (self.raw / "mnist", *sorted(self.raw.glob("cifar-10*")))
+        return [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.glob("*")))]
+
+
+def recipe(config: Config) -> Recipe:
+    """The store of `config`. Raises DataMissing, DataError."""
+    data, numbers = config.data, config.data.mnist_cifar
+    for split in SPLITS:
+        _pool(data.source, config.raw, split, data.seed)        # a bad raw file is named before any work
+    classes, size = CLASSES[numbers.classes], data.size
+    return Recipe(Maker(data.source, config.raw, numbers.classes, size, data.seed), "pictures", {"train": numbers.train, "test": numbers.test},
+                  {"image": ((size, size, 3), "uint8"), "mask": ((size, size), "uint8"), "digit": ((), "int32"), "photo": ((), "int32")},
+                  classes, PALETTE[: len(classes)])

@@ -67,6 +67,16 @@ def resized(path: Path, image: Image.Image, height: int, width: int) -> np.ndarr
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
 
 
+def nearest(mask_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask at another size [height, width]: of each cell the pixel at its centre."""
+    return mask_HW[np.ix_(_centres(mask_HW.shape[0], height), _centres(mask_HW.shape[1], width))]
+
+
+def _centres(pixels: int, cells: int) -> np.ndarray:
+    """The pixels [cells] that lie at the centres of `cells` equal parts of a side, in whole numbers."""
+    return (2 * np.arange(cells) + 1) * pixels // (2 * cells)
+
+
 def png_mask(path: Path) -> np.ndarray:
     """Class numbers u8 [H, W] of a PNG: the indices of a palette, or 8-bit grey. Raises DataMissing, DataError."""
     data = read_bytes(path)

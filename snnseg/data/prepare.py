@@ -1,92 +1,145 @@
-"""Raw files to a sealed store, shard by shard on all cores.
+"""Raw files to a sealed store, shard by shard on all cores or a cluster, going on where it was ended.
 
-A task is one shard; it depends on the config alone, so that the store is byte-identical for any number of processes.
+A task is one shard; it depends on the config and the raw files alone, so that the store is byte-identical for any number of
+processes. Finished shards lie in `data/store/.work-<name>/`, each with a mark that tells which files it was made from; the
+whole is sealed and renamed at the end.
 """
 from __future__ import annotations
 
-import functools
-import multiprocessing
+import hashlib
+import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from snnseg import lock, seal
-from snnseg.data import mnist_cifar, store
-from snnseg.errors import DataError
+from snnseg.data import parallel, store
+from snnseg.data.recipe import Maker, Progress, Recipe, state
 from snnseg.sections import Config
 
-# background black, then colours told apart by most eyes (Okabe and Ito, 2008), repeated lighter
-PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#FFC95E", "#A6DCF7"]
+Tell = Callable[[Progress], None]
+LISTED = 200        # files left out that a store names; all of them are counted
 
 
 @dataclass(frozen=True)
 class Task:
     """One shard of one split."""
 
-    config: Config
+    maker: Maker
     folder: Path
     split: str
     start: int
     stop: int
+    skip_bad: bool
 
+    @property
+    def mark(self) -> Path:
+        return self.folder / "done" / f"{self.split}-{self.start}.json"
 
-class Progress(NamedTuple):
-    done: int
-    total: int
-
-
-@functools.lru_cache(maxsize=2)
-def _pool(source: str, raw: Path, split: str, seed: int) -> mnist_cifar.Pool:
-    return mnist_cifar.pool(source, raw, split, seed)
+    def key(self) -> str:
+        """Of all that the shard depends on, beside the numbers of the store."""
+        told = [self.split, self.start, self.stop, *state(self.maker.files(self.split, self.start, self.stop))]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def run_task(task: Task) -> int:
-    """Make and write one shard; return the number of its pictures."""
-    data = task.config.data
-    pool = _pool(data.source, task.config.raw, task.split, data.seed)
-    items = mnist_cifar.make(pool, data.mnist_cifar.classes, data.size, data.seed, task.split, task.start, task.stop)
-    with seal.no_space_named(task.config.store):
+    """Make and write one shard; return the number of its items. Files that had to be left out are in its mark."""
+    key = task.key()
+    items, bad = task.maker.make(task.split, task.start, task.stop, task.skip_bad)
+    with seal.no_space_named(task.folder):
         store.write(task.folder, task.split, task.start, items)
+        for file in task.folder.glob(f"{task.split}.zarr/*/c/{task.start // store.SHARD}/**/*"):
+            if file.is_file():
+                seal.fsync(file)
+    seal.write_file(task.mark, json.dumps({"key": key, "bad": bad}))
     return task.stop - task.start
 
 
-def _about(config: Config, split: str) -> dict[str, Any]:
-    classes = mnist_cifar.CLASSES[config.data.mnist_cifar.classes]
-    return {"dataset": config.data.dataset, "protocol": config.protocol, "source": config.data.source, "split": split,
-            "classes": list(classes), "palette": PALETTE[: len(classes)], "params": config.store_params}
+def _bad(task: Task) -> dict[str, str] | None:
+    """The bad files of a finished shard; None if it has to be made."""
+    try:
+        mark = json.loads(task.mark.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return mark["bad"] if mark.get("key") == task.key() else None
 
 
-def _results(tasks: list[Task], workers: int) -> Iterator[int]:
-    if workers == 1:
-        yield from map(run_task, tasks)
+def _lay_out(work: Path, recipe: Recipe, config: Config) -> None:
+    """Empty splits for the recipe, unless they are there from an attempt before that wanted the same."""
+    told = json.dumps([config.store_params, recipe.counts, recipe.arrays, store.CHUNK, store.SHARD])
+    layout = work / "layout.json"
+    if layout.exists() and layout.read_text(encoding="utf-8") == told:
         return
-    # spawn: forking a process that already runs zarr's threads is not safe
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(run_task, t) for t in tasks]):
-                yield future.result()
-        except BrokenProcessPool as e:
-            raise DataError(tasks[0].folder, "a process that was writing a shard ended",
-                            "Run the same command again; with little memory set data.workers=1") from e
-        finally:
-            pool.shutdown(cancel_futures=True)
+    layout.unlink(missing_ok=True)
+    for left in (*work.glob("*.zarr"), work / "done"):
+        shutil.rmtree(left, ignore_errors=True)
+    for split, count in recipe.counts.items():
+        store.create(work, split, count, recipe.arrays)
+    seal.write_file(layout, told)
 
 
-def prepare(config: Config) -> Iterator[Progress]:
-    """Make the store of `config` anew, yielding progress in pictures. Raises DataMissing, DataError, Busy, NoSpace."""
-    counts = {"train": config.data.mnist_cifar.train, "test": config.data.mnist_cifar.test}
-    size, total, done = config.data.size, sum(counts.values()), 0
-    with lock.held(config.store, "preparing"), seal.publish(config.store) as folder:
-        for split, count in counts.items():
-            _pool(config.data.source, config.raw, split, config.data.seed)     # a bad raw file is named before any work
-            store.create(folder, split, count, {"image": ((size, size, 3), "uint8"), "mask": ((size, size), "uint8"),
-                                                "digit": ((), "int32"), "photo": ((), "int32")}, _about(config, split))
-        tasks = [Task(config, folder, split, *span) for split, count in counts.items() for span in store.shards(count)]
-        workers = min(config.data.workers or os.cpu_count() or 1, len(tasks))
-        for made in _results(tasks, workers):
-            done += made
-            yield Progress(done, total)
+def _about(config: Config, recipe: Recipe, split: str) -> dict[str, Any]:
+    return {"dataset": config.data.dataset, "protocol": config.protocol, "source": config.data.source, "split": split,
+            "classes": list(recipe.classes), "palette": recipe.palette, "params": config.store_params,
+            "found": recipe.found.get(split, recipe.counts[split]), "official": recipe.official.get(split), "partial": recipe.partial,
+            "left_out": len(recipe.bad), "left_out_files": dict(sorted(recipe.bad.items())[:LISTED]), **recipe.about.get(split, {})}
+
+
+def _recipe(config: Config, work: Path, left_out: dict[str, str], tell: Tell) -> Recipe:
+    """The recipe of the data set, with only its own code loaded; what comes before the shards is done here."""
+    if config.data.dataset == "mnist_cifar":
+        from snnseg.data import mnist_cifar
+
+        return mnist_cifar.recipe(config)
+    if config.data.dataset == "voc":
+        from snnseg.data import voc_recipe
+
+        return voc_recipe.recipe(config, work, left_out)
+    from snnseg.data import ddd17_recipe
+
+    return ddd17_recipe.recipe(config, work, left_out, tell)
+
+
+def _shards(recipe: Recipe, config: Config, work: Path, tell: Tell) -> dict[str, str]:
+    """Make the shards that are missing; return the files that had to be left out."""
+    _lay_out(work, recipe, config)
+    tasks = [Task(recipe.maker, work, split, *span, config.data.skip_bad) for split, count in recipe.counts.items() for span in store.shards(count)]
+    waiting = [task for task in tasks if _bad(task) is None]
+    total = sum(recipe.counts.values())
+    done = total - sum(task.stop - task.start for task in waiting)
+    tell(Progress(recipe.what, done, total))
+    for made in parallel.results(run_task, waiting, config):
+        done += made
+        tell(Progress(recipe.what, done, total))
+    return {name: fact for task in tasks for name, fact in (_bad(task) or {}).items()}
+
+
+def prepare(config: Config, tell: Tell = lambda progress: None) -> Recipe:
+    """Make the store of `config` anew and return what was made. Ended at any moment, the same call goes on with what is missing.
+
+    Raises DataMissing, DataError, Busy, NoSpace, ClusterError.
+    """
+    work = config.store.with_name(f".work-{config.store.name}")
+    with lock.held(config.store, "preparing"):
+        with seal.no_space_named(work):
+            work.mkdir(parents=True, exist_ok=True)
+            seal.sweep(work)
+        left_out: dict[str, str] = {}
+        while True:
+            recipe = _recipe(config, work, left_out, tell)
+            bad = _shards(recipe, config, work, tell)
+            if bad.keys() <= left_out.keys():
+                break
+            left_out |= bad         # and again without them: places of items move up
+        recipe = replace(recipe, bad=left_out | recipe.bad)
+        for split in recipe.counts:
+            store.describe(work, split, _about(config, recipe, split))
+        shutil.rmtree(work / "done")        # from here on the work folder is no longer whole
+        with seal.publish(config.store) as partial:
+            for split in recipe.counts:
+                os.rename(work / f"{split}.zarr", partial / f"{split}.zarr")
+        shutil.rmtree(work)
+    return recipe

@@ -94,8 +94,9 @@ def pairs(raw: Path, split: Literal["train", "test"], allow_partial: bool) -> Pa
     return Pairs(items, listed, official)
 
 
-def load(pair: Pair, size: int, fit: Literal["stretch", "letterbox"]) -> tuple[np.ndarray, np.ndarray]:
-    """A picture u8 [size, size, 3] in RGB, antialiased, and its mask u8 [size, size], nearest; void stays 255.
+def load(pair: Pair, size: int, fit: Literal["stretch", "letterbox"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture u8 [size, size, 3] in RGB, antialiased, its mask u8 [size, size], nearest, where void stays 255, and which
+    classes are in it before it is made small, u8 [21] of 0 and 1.
 
     `stretch` does not keep the aspect (the paper); `letterbox` does, and what is outside is black and void. The mask takes
     the pixel at each centre, as the picture does (the authors' OpenCV takes the one at the upper left corner).
@@ -114,19 +115,15 @@ def load(pair: Pair, size: int, fit: Literal["stretch", "letterbox"]) -> tuple[n
     small_HWC = np.zeros((size, size, 3), np.uint8)
     small_HWC[inside] = pictures.resized(pair.image, image, height, width)
     small_HW = np.full((size, size), VOID, np.uint8)
-    small_HW[inside] = mask_HW[np.ix_(_centres(image.height, height), _centres(image.width, width))]
-    return small_HWC, small_HW
+    small_HW[inside] = pictures.nearest(mask_HW, height, width)
+    present = np.bincount(mask_HW.ravel(), minlength=len(CLASSES))[: len(CLASSES)] > 0
+    return small_HWC, small_HW, present.astype(np.uint8)
 
 
 def _letterbox(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width with the aspect kept, to the nearest pixel, where the longer side has `size`."""
     longer = max(height, width)
     return max(1, round(height * size / longer)), max(1, round(width * size / longer))
-
-
-def _centres(pixels: int, cells: int) -> np.ndarray:
-    """The pixels [cells] that lie at the centres of `cells` equal parts of a side, in whole numbers."""
-    return (2 * np.arange(cells) + 1) * pixels // (2 * cells)
 
 
 def _mask(path: Path) -> np.ndarray:

@@ -35,7 +35,7 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
     try:
         for batch in batches(split, config.evaluate.batch):
             with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
-                x_TBCHW = coded(batch.image_BHWC, batch.index_B, config, device, ("evaluate", 0), timesteps)
+                x_TBCHW = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
                     logits_BCHW = ready(x_TBCHW)
                 prediction_BHW = logits_BCHW.argmax(1).to(torch.uint8).cpu().numpy()

@@ -14,9 +14,9 @@ from torch import nn
 from snnseg import seal
 from snnseg.errors import StoreAltered, StoreError
 from snnseg.models import zoo
-from snnseg.sections import Config, Sections
+from snnseg.sections import Config
 
-REMEDY = "Train it again: dvc repro train, or snnseg train EXPERIMENT"
+REMEDY = "Train it again: dvc repro train, or snnseg train BENCHMARK/EXPERIMENT"
 
 
 def save(folder: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -52,11 +52,10 @@ def load(folder: Path, root: Path, changes: dict[str, Any] | None = None) -> tup
     """
     about = read_about(folder)
     try:
-        sections = Sections.model_validate(about["config"] | (changes or {}))
+        config = Config.of(about, root, changes)
     except ValidationError as e:
         key = ".".join(map(str, e.errors()[0]["loc"]))
         raise StoreError(folder, f"saved by another version of snnseg, whose numbers differ at {key}", REMEDY) from e
-    config = Config(experiment=about["experiment"], root=root, **{k: getattr(sections, k) for k in Sections.model_fields})
     model = zoo.build(config)
     read_weights(folder / "model.safetensors", model)
     return model.eval(), config, about

@@ -17,7 +17,7 @@ NETS = {"spiking_deeplab": DeepLab, "spiking_fcn": FCN, "ann_deeplab": DeepLab, 
 def neurons(config: Config) -> Neurons:
     """What the config's net computes with."""
     if not config.spiking:
-        return Analog()
+        return Analog(config.timesteps)
     n = config.neuron
     lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
     return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained)
@@ -27,4 +27,4 @@ def build(config: Config) -> nn.Module:
     """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)      # not torch.manual_seed: it would seed the GPUs too
-        return NETS[config.model.name](config.classes, neurons(config), config.model.width)
+        return NETS[config.model.name](config.classes, neurons(config), config.model.width, config.channels)

@@ -11,6 +11,8 @@ from snnseg.data.store import VOID
 PIXELS = 96             # of one tile
 GAP = 6
 TITLE = 18
+BRIGHT = 0.9            # share of the pixels with events that are not shown at full brightness
+ON, OFF = np.array((255.0, 140.0, 0.0)), np.array((0.0, 115.0, 255.0))
 HIT, MISSED, WRONG = (58, 58, 58), (213, 94, 0), (86, 180, 233)      # told apart by most eyes
 
 
@@ -20,6 +22,18 @@ def coloured(mask_HW: np.ndarray, palette: list[str]) -> np.ndarray:
     for k, colour in enumerate(palette):
         table[k] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return table[mask_HW]
+
+
+def event_colours(frame_2HW: np.ndarray) -> np.ndarray:
+    """Events of a frame, ON first, as u8 [H,W,3]: ON orange, OFF blue, both white, none black; bright where there are many."""
+    seen = frame_2HW[frame_2HW > 0]
+    bright_2HW = (frame_2HW / (np.quantile(seen, BRIGHT) if seen.size else 1)).clip(0, 1)
+    return np.rint((bright_2HW[0][..., None] * ON + bright_2HW[1][..., None] * OFF).clip(0, 255)).astype(np.uint8)
+
+
+def visible(item: np.ndarray) -> np.ndarray:
+    """What a net is given, to be looked at: a picture u8 [H,W,3] as it is, of frames of events [T,2,H,W] the last."""
+    return item if item.ndim == 3 else event_colours(item[-1])
 
 
 def errors(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
@@ -37,6 +51,17 @@ def png(page: Image.Image) -> bytes:
     out = io.BytesIO()
     page.save(out, "PNG")
     return out.getvalue()
+
+
+def stacked(pages: dict[str, Image.Image]) -> Image.Image:
+    """Pages one above the other, each under its title."""
+    whole = Image.new("RGB", (max(page.width for page in pages.values()), sum(page.height + TITLE for page in pages.values())), "white")
+    top, draw = 0, ImageDraw.Draw(whole)
+    for title, page in pages.items():
+        draw.text((GAP, top + GAP // 2), title, fill="black")
+        whole.paste(page, (0, top + TITLE))
+        top += page.height + TITLE
+    return whole
 
 
 def sheet(columns: dict[str, list[np.ndarray]]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""One experiment's evaluation: on the whole test split, and as files below data/result/<experiment>/.
+"""One experiment's evaluation: on the whole test split, and as files below data/result/<benchmark>/<experiment>/.
 
     metrics.json      the scores, and the answer "background everywhere" beside them
     about.json        where they come from: the net's numbers, code, machine, store
@@ -43,8 +43,9 @@ class Result:
 def _metrics(config: Config, about: dict[str, Any], total: Confusion) -> dict[str, Any]:
     classes = about["classes"]
     return {
-        "experiment": about["experiment"], "protocol": config.protocol,
-        "timesteps": (config.evaluate.timesteps or config.timesteps) if config.spiking else 1, "trained_timesteps": config.timesteps,
+        "benchmark": about["benchmark"], "experiment": about["experiment"], "protocol": config.protocol,
+        "timesteps": (config.evaluate.timesteps or config.timesteps) if config.spiking or config.data.events else 1,
+        "trained_timesteps": config.timesteps,
         "statistics": config.evaluate.norm,
         "miou": 100 * total.miou(), "background_miou": 100 * total.all_background().miou(),
         "iou": {c: None if s is None else 100 * s for c, s in zip(classes, total.iou(), strict=True)},
@@ -62,15 +63,15 @@ def measure(model_folder: Path, config: Config) -> Result:
     digest = store.check(trained.store, trained.store_params, REMEDY)
     if digest != about["store"]:
         raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
-    split = store.read(trained.store, "test")
+    split = store.read(trained.store, "test", trained.evaluate.timesteps or trained.timesteps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     total, shown = Confusion.empty(trained.classes), []
+    chosen = np.linspace(0, len(split) - 1, min(trained.evaluate.pictures, len(split))).astype(int)     # from all over the split
     for batch, answer_BHW in evaluate.predictions(model, split, trained, device, trained.evaluate.norm, trained.evaluate.timesteps):
         total += Confusion.of(batch.mask_BHW, answer_BHW, trained.classes)
-        if len(shown) < trained.evaluate.pictures:
-            shown += list(zip(batch.image_BHWC, batch.mask_BHW, answer_BHW, strict=True))
-    samples = (np.stack(part) for part in zip(*shown[: trained.evaluate.pictures], strict=True))
+        shown += [(pictures.visible(batch.input[k]), batch.mask_BHW[k], answer_BHW[k]) for k in np.flatnonzero(np.isin(batch.index_B, chosen))]
+    samples = (np.stack(part) for part in zip(*shown, strict=True))
     return Result(_metrics(trained, about, total), about, *samples)
 
 

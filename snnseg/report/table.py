@@ -13,9 +13,9 @@ from snnseg import seal
 from snnseg.errors import StoreMissing
 from snnseg.report import pictures
 
-COLUMNS = ("experiment dataset source model coding timesteps leak threshold reset norm width epochs seed train_samples test_samples "
+COLUMNS = ("benchmark experiment dataset protocol source model coding timesteps leak threshold reset norm width epochs seed train_samples test_samples "
            "miou background_miou iou_per_class seconds device commit").split()
-SHOWN = 8       # samples on the sheet
+SHOWN = 5       # samples of each benchmark on the sheet
 
 
 def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
@@ -31,15 +31,17 @@ def row(metrics: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """One line of results.csv from an experiment's files. mIoU in per cent; what an ANN does not have is `-`."""
     config = about["config"]
     trained, norm = config["encode"]["timesteps"], config["model"]["norm"]
-    neuron = {"coding": config["encode"]["coding"], "timesteps": trained if metrics["timesteps"] == trained else f"{trained}, read at {metrics['timesteps']}",
+    events = config["data"]["dataset"] == "ddd17"
+    neuron = {"coding": "events" if events else config["encode"]["coding"],
+              "timesteps": trained if metrics["timesteps"] == trained else f"{trained}, read at {metrics['timesteps']}",
               "norm": norm, **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
     if not config["model"]["name"].startswith("spiking"):
-        neuron = dict.fromkeys(neuron, "-") | {"timesteps": 1, "norm": "bn"}
+        neuron = dict.fromkeys(neuron, "-") | {"timesteps": neuron["timesteps"] if events else 1, "norm": "bn"} | ({"coding": "events"} if events else {})
     if metrics["statistics"] != "running":
         neuron["norm"] += f", {metrics['statistics']} statistics"
     iou = ";".join(f"{c}={'-' if s is None else f'{s:.2f}'}" for c, s in metrics["iou"].items())
     return {
-        "experiment": metrics["experiment"], "dataset": f"{config['data']['dataset']} {metrics['protocol']}",
+        "benchmark": metrics["benchmark"], "experiment": metrics["experiment"], "dataset": dataset(about), "protocol": metrics["protocol"],
         "source": config["data"]["source"], "model": config["model"]["name"], **neuron, "width": config["model"]["width"],
         "epochs": config["train"]["epochs"], "seed": config["train"]["seed"],
         "miou": f"{metrics['miou']:.2f}", "background_miou": f"{metrics['background_miou']:.2f}", "iou_per_class": iou,
@@ -47,19 +49,27 @@ def row(metrics: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def dataset(about: dict[str, Any]) -> str:
+    """`voc`, `voc (partial, 3 138/450)` where the download was not complete, `voc (2 files left out)` where some were bad."""
+    marks = [f"partial, {about['partial']}"] * bool(about["partial"]) + [f"{about['left_out']} files left out"] * bool(about["left_out"])
+    return about["config"]["data"]["dataset"] + (f" ({', '.join(marks)})" if marks else "")
+
+
 def lines(rows: list[dict[str, Any]]) -> str:
     """The rows for a person."""
-    return "\n".join(f"{r['experiment']:24} {r['dataset']:24} mIoU {r['miou']:>6}  (all background {r['background_miou']})" for r in rows)
+    return "\n".join(f"{r['experiment']:16} {r['dataset']:32} {r['protocol']:14} mIoU {r['miou']:>6}  (all background {r['background_miou']})"
+                     for r in rows)
 
 
-def write(results: Path, report: Path, experiments: list[str]) -> list[dict[str, Any]]:
-    """Write `results.csv` and `pictures.png` below `report` from the experiments' files below `results`; return
+def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
+    """Write `results.csv` and `pictures.png` below `report` from the files of `names` (`voc/ann_fcn`) below `results`; return
     the rows.
 
     Raises StoreMissing if an experiment was not evaluated yet.
     """
-    rows, columns = [], {}
-    for name in experiments:
+    rows: list[dict[str, Any]] = []
+    sheets: dict[str, dict[str, list[np.ndarray]]] = {}
+    for name in names:
         folder = results / name
         if not all((folder / file).is_file() for file in ("metrics.json", "about.json", "pictures.npz")):
             raise StoreMissing(folder, "not evaluated yet", f"Run dvc repro, or snnseg evaluate {name}")
@@ -67,9 +77,9 @@ def write(results: Path, report: Path, experiments: list[str]) -> list[dict[str,
         rows.append(row(metrics, about))
         palette = about["palette"]
         with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
-            if not columns:
-                columns = {"input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]}
-            columns[name] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
+            columns = sheets.setdefault(metrics["benchmark"], {
+                "input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]})
+            columns[metrics["experiment"]] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
     seal.write_file(report / "results.csv", csv_text(rows, COLUMNS))
-    seal.write_file(report / "pictures.png", pictures.png(pictures.sheet(columns)))
+    seal.write_file(report / "pictures.png", pictures.png(pictures.stacked({name: pictures.sheet(columns) for name, columns in sheets.items()})))
     return rows

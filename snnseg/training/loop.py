@@ -44,7 +44,7 @@ class Loaded:
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config,
            device: torch.device, state: State) -> tuple[float, Confusion]:
     """One step: the loss of `batch` and the confusion of its predictions. Raises NotFinite before the update."""
-    x_TBCHW = coded(batch.image_BHWC, batch.index_B, config, device, ("poisson", state.epoch))
+    x_TBCHW = coded(batch.input, batch.index_B, config, device, ("poisson", state.epoch))
     mask_BHW = torch.from_numpy(batch.mask_BHW).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         logits_BCHW = model(x_TBCHW)

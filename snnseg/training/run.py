@@ -1,4 +1,4 @@
-"""One training as a folder: `data/run/<experiment>-<fingerprint>/`.
+"""One training as a folder: `data/run/<benchmark>-<experiment>-<fingerprint>/`.
 
     about.json  metrics.jsonl  step-000123/ ...  and, once finished, model/
 
@@ -98,21 +98,21 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
     digest = store.check(config.store, config.store_params)
-    data = loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
+    data = loop.Loaded(store.read(config.store, "train", config.timesteps), store.read(config.store, "test", config.timesteps), digest)
     if seal.read_seal(config.store, store.REMEDY)["digest"] != digest:
         raise StoreAltered(config.store, "made anew while it was read", "Run the same command again")
     fingerprint = config.fingerprint(digest, code_digest())
-    title = config.experiment or config.model.name
-    folder = config.root / "data" / "run" / f"{title}-{fingerprint[:12]}"
+    title = config.name
+    folder = config.root / "data" / "run" / f"{config.benchmark}-{config.experiment}-{fingerprint[:12]}"
     with lock.held(folder, "training"):
         if seal.is_sealed(folder / "model"):
             print(f"{title}: finished before. To train it anew, remove {folder}", file=sys.stderr)
             return folder
         folder.mkdir(exist_ok=True)
         about = _about(folder, {
-            "experiment": config.experiment, "config": config.model_dump(mode="json", exclude={"root", "experiment"}),
-            "fingerprint": fingerprint, "store": digest, "protocol": config.protocol, "classes": data.train.about["classes"],
-            "palette": data.train.about["palette"], "train_samples": len(data.train), "test_samples": len(data.test),
+            **config.about, "fingerprint": fingerprint, "store": digest, "protocol": config.protocol, "classes": data.train.about["classes"],
+            "palette": data.train.about["palette"],
+            "partial": data.train.about["partial"], "left_out": data.train.about["left_out"], "train_samples": len(data.train), "test_samples": len(data.test),
             "device": provenance.device_name(device.type), "torch": torch.__version__, "commit": provenance.commit(config.root)})
         run = Run(folder, config, about)
         report = Reporters([Journal(folder / "metrics.jsonl"), Console(title, len(data.train)), *trackers(run)])

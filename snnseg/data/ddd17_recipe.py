@@ -1,0 +1,172 @@
+"""DDD17 as a store: event frames of 50 ms with labels, from any of its three public forms.
+
+    data/raw/ddd17/**/NAME.*  with  labels/{train,test}/NAME_export_FRAME.png      recordings, as published or your own
+    data/raw/ddd17/**/events/{train,test}/*.npy  with labels                       Ev-SegNet's export
+    data/raw/ddd17/dir*/                                                           ESS's export
+
+Recordings without a label make a split of their own, `unlabelled`. Frames of the recordings that Ev-SegNet labelled are
+those of its intervals; of another recording, from its first label to its last.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snnseg import seal
+from snnseg.data import ddd17_export, ddd17_frames, parallel, recordings
+from snnseg.data.ddd17_export import CLASSES, FRAMES
+from snnseg.data.ddd17_frames import Account, Counted, Recording
+from snnseg.data.ddd17_maker import SCALED, Frame, Maker
+from snnseg.data.recipe import Progress, Recipe
+from snnseg.errors import DataError, DataMissing
+from snnseg.sections import Config
+
+PALETTE = ["#804080", "#4682b4", "#dcdc00", "#6b8e23", "#dc143c", "#00008e"]       # those of Cityscapes, whose classes these are made of
+LABEL = re.compile(r"(?P<name>[\w-]+)_export_(?P<frame>\d{1,9})\.png", re.ASCII)
+SPLITS = ("train", "test")
+REMEDY = "Put DDD17 there in one of its three forms (data/raw/README.md), and set data.ddd17.form to it."
+Tell = Callable[[Progress], None]
+
+
+def recipe(config: Config, work: Path, left_out: dict[str, str], tell: Tell) -> Recipe:
+    """The store of `config` without the files named in `left_out`; recordings are counted here.
+
+    Raises DataMissing, DataError, ClusterError.
+    """
+    data, raw = config.data, config.raw / "ddd17"
+    if data.source == "sample":
+        from snnseg.data import driving_sample
+
+        raw, told = work / "raw" / "ddd17", f"{data.ddd17.sample} {data.seed}"
+        if not (work / "raw" / "made").exists() or (work / "raw" / "made").read_text() != told:
+            driving_sample.write(work / "raw", data.ddd17.sample.train, data.ddd17.sample.test, data.seed)
+            seal.write_file(work / "raw" / "made", told)
+    if not raw.is_dir():
+        raise DataMissing(raw, REMEDY)
+    if data.ddd17.form == "recordings":
+        frames, sensor, about, bad = _recordings(config, raw, work, left_out, tell)
+    else:
+        frames, sensor, about, bad = (_export if data.ddd17.form == "ev_segnet" else _ess_folders)(raw, left_out), ddd17_export.SIZE, {}, {}
+    known = any(frame.sequence < len(ddd17_export.intervals()) for frame in frames["train"] + frames["test"]) or data.ddd17.form == "ess"
+    official = {split: FRAMES[split] for split in SPLITS} if known else {}
+    found = {split: sum(frame.label is not None for frame in frames[split]) for split in SPLITS}
+    if found != official and official and not data.allow_partial:
+        raise DataError(raw, f"{found['train']} and {found['test']} labelled frames, officially {official['train']} and {official['test']}",
+                        "Add the other recordings and labels, or give --allow-partial to use what is there.")
+    frames = {split: found for split, found in frames.items() if found}
+    gain = 1 / SCALED if data.ddd17.form == "ev_segnet" else 1.0
+    size = data.size
+    told = {split: {"sensor": list(sensor), "gain": gain, **about.get(split, {})} for split in frames}
+    return Recipe(Maker(frames, data.ddd17.form, size, sensor), "frames", {split: len(part) for split, part in frames.items()},
+                  {"events": ((2, size, size), "uint16"), "mask": ((size, size), "uint8"),
+                   **{name: ((), "int32") for name in ("sequence", "frame", "below", "rejected")}},
+                  CLASSES, PALETTE, found, official, told, bad)
+
+
+# ------------------------------------------------------------------------------------------- recordings
+
+def _labels(raw: Path, left_out: dict[str, str]) -> dict[str, dict[str, dict[int, Path]]]:
+    """recording -> split -> frame -> label picture. Raises DataError."""
+    found: dict[str, dict[str, dict[int, Path]]] = {}
+    for split in SPLITS:
+        for path in sorted((raw / "labels" / split).glob("[!.]*")):
+            named = LABEL.fullmatch(path.name)
+            if named is None:
+                raise DataError(path, "not named RECORDING_export_FRAME.png", "Move it out of the labels.")
+            if str(path) not in left_out:
+                found.setdefault(named["name"], {}).setdefault(split, {})[int(named["frame"])] = path
+    return found
+
+
+def _spans(name: str, labels: dict[str, dict[int, Path]]) -> list[tuple[str, int, int, int]]:
+    """split, sequence, first frame and the one after the last, of what is stored of a recording; in the order of frames."""
+    table = ddd17_export.intervals()
+    spans = [(i.split, k, i.start, i.stop) for k, i in enumerate(table) if i.recording == name and i.split in SPLITS]
+    if not spans:
+        spans = [(split, -1, min(frames), max(frames) + 1) for split, frames in labels.items()]
+    spans.sort(key=lambda span: span[2])
+    for a, b in zip(spans, spans[1:], strict=False):
+        if b[2] < a[3]:
+            raise DataError(next(iter(labels[b[0]].values())), f"frame {b[2]} of {name} is {b[0]}, but {a[0]} goes to {a[3] - 1}",
+                            "Keep the splits apart in time.")
+    return spans
+
+
+def _recordings(config: Config, raw: Path, work: Path, left_out: dict[str, str],
+                tell: Tell) -> tuple[dict[str, list[Frame]], tuple[int, int], dict[str, Any], dict[str, str]]:
+    labels = _labels(raw, left_out)
+    paths = sorted(path for path in raw.rglob("[!.]*") if path.suffix.lower() in recordings.SUFFIXES and path.is_file())
+    if not paths:
+        raise DataMissing(raw / "*.hdf5", REMEDY)
+    places = {path.stem: path for path in paths}
+    if len(places) < len(paths):
+        twice = next(path for path in paths if places[path.stem] != path)
+        raise DataError(twice, f"has the name of {places[twice.stem]}", "Give them two names; labels are found by name.")
+    spans = {name: _spans(name, labels.get(name, {})) for name in places}
+    tasks = [ddd17_frames.Task(Recording(name, path, tuple(span[2:] for span in spans[name])), config.data.size, work / "frames", config.data.skip_bad)
+             for name, path in places.items()]
+    done = {task.recording.name: ready for task in tasks if (ready := ddd17_frames.counted(task))}
+    tell(Progress("recordings", len(done), len(tasks)))
+    for told in parallel.results(ddd17_frames.count, [task for task in tasks if task.recording.name not in done], config):
+        done[told.name] = told
+        tell(Progress("recordings", len(done), len(tasks)))
+    bad = {str(places[name]): told.bad for name, told in sorted(done.items()) if told.bad}
+    good = {name: done[name] for name in places if not done[name].bad}
+    sensors = {told.sensor for told in good.values()}
+    if not good:
+        raise DataError(raw, f"no recording can be used ({next(iter(bad.values()))})", REMEDY)
+    if len(sensors) > 1:
+        odd = next(name for name, told in good.items() if told.sensor != next(iter(good.values())).sensor)
+        raise DataError(places[odd], f"of another sensor than {next(iter(good))}", "Put recordings of one kind of camera there.")
+    table = len(ddd17_export.intervals())
+    frames: dict[str, list[Frame]] = {split: [] for split in (*SPLITS, "unlabelled")}
+    for k, (name, told) in enumerate(good.items()):
+        place, row = work / "frames" / name / "frames.npy", 0
+        for split, sequence, start, stop in spans[name] or [("unlabelled", -1, 0, told.frames)]:
+            mine = labels.get(name, {}).get(split, {})
+            frames[split] += [Frame(place, row + j, mine.get(start + j), table + k if sequence < 0 else sequence, start + j) for j in range(stop - start)]
+            row += stop - start
+    if strange := sorted(labels.keys() - places.keys()):
+        raise DataMissing(raw / f"{strange[0]}.hdf5", f"Labels name it: put it there, or move {len(strange)} recordings' labels away.")
+    accounts = _accounts(good)
+    about = {split: {"recordings": {name: accounts[name] for name in dict.fromkeys(f.source.parent.name for f in part)}} for split, part in frames.items()}
+    return frames, sensors.pop(), about, bad
+
+
+def _accounts(good: dict[str, Counted]) -> dict[str, dict[str, int]]:
+    """Where the events of each recording went; raises RuntimeError if one was lost."""
+    told = {}
+    for name, counted in good.items():
+        account: Account = counted.account
+        told[name] = {k: v for k, v in vars(account).items()}
+        if account.read != account.counted + account.elsewhere + account.below + account.rejected:
+            raise RuntimeError(f"{name}: the events do not add up: {told[name]}")
+    return told
+
+
+# ------------------------------------------------------------------------------------------- exports
+
+def _export(raw: Path, left_out: dict[str, str]) -> dict[str, list[Frame]]:
+    root = next((p for p in (raw, raw / "dataset") if (p / "events").is_dir() or (p / "train").is_dir()), raw)
+    table, frames = ddd17_export.intervals(), {}
+    for split in SPLITS:
+        pairs = [p for p in ddd17_export.pairs(root, split) if str(p.events) not in left_out]
+        known = ddd17_export.sequences([p.recording for p in pairs], np.array([p.frame for p in pairs], np.int64), table)
+        others = {name: len(table) + k for k, name in enumerate(sorted({p.recording for p in pairs}))}
+        frames[split] = [Frame(p.events, 0, None if str(p.label) in left_out else p.label, int(k) if k >= 0 else others[p.recording], p.frame)
+                         for p, k in zip(pairs, known, strict=True)]
+    return frames
+
+
+def _ess_folders(raw: Path, left_out: dict[str, str]) -> dict[str, list[Frame]]:
+    root = next((clock.parent.parent for clock in sorted(raw.rglob("events.dat.t"))), raw)
+    frames = {}
+    for split in SPLITS:
+        frames[split] = [Frame(folder, row, None if str(mask) in left_out else mask, sequence, row)
+                         for sequence, folder in enumerate(ddd17_export.ess_folders(root, split))
+                         for row, mask in sorted(ddd17_export.ess_recording(folder).masks.items()) if f"{folder}:{row}" not in left_out]
+    return frames
