@@ -119,16 +119,19 @@ def prepare(benchmark: Benchmark = None,
       snnseg prepare mnist_cifar --set data.size=64
     """
     from snnseg import config as configs
+    from snnseg.errors import UsageError
 
     flags = ["data.allow_partial=true"] * allow_partial + ["data.skip_bad=true"] * skip_bad
     numbers = configs.load(params, benchmark, (set or []) + flags)
+    if numbers.experiment:
+        raise UsageError(f"{benchmark} is an experiment; a store is of a benchmark. Known: {', '.join(configs.read(params).benchmarks)}.")
     from snnseg.data import prepare as preparing
     from snnseg.data import progress
 
     with progress.shown(numbers.store_name) as tell:
         made = preparing.prepare(numbers, tell)
-    for file, fact in sorted(made.bad.items()):
-        print(f"left out: {file}: {fact}" if file not in fact else f"left out: {fact}", file=sys.stderr)
+    for fact in made.bad.values():
+        print(f"left out: {fact}", file=sys.stderr)
     print(f"{numbers.store}: {made.told}")
 
 
@@ -181,7 +184,7 @@ def check(place: Annotated[str | None, typer.Argument(metavar="[STORE]", help="A
     from snnseg import config as configs
     from snnseg.errors import StoreError
 
-    named = place is None or place in configs.read(params).benchmarks
+    named = place is None or not place or not Path(place).exists() or place in configs.read(params).benchmarks
     numbers = configs.load(params, place if named else None, set or [])
     store = numbers.store if named else Path(place or "").absolute()
     from snnseg import seal

@@ -1,8 +1,11 @@
 """Where a result comes from: the commit of the code and the machine that computed it."""
 from __future__ import annotations
 
+import ast
+import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 CODE = ("snnseg", "pipelines", "params.yaml", "dvc.yaml")      # what may change a result
@@ -21,6 +24,14 @@ def commit(root: Path) -> str:
     if head is None:
         return "unknown"
     return head + ("+" if git("status", "--porcelain", "--", *CODE) else "")
+
+
+def code_digest(paths: Iterable[Path]) -> str:
+    """sha256 of Python sources, comments and layout left out."""
+    told = hashlib.sha256()
+    for path in sorted(paths):
+        told.update(path.name.encode() + ast.dump(ast.parse(path.read_bytes())).encode())
+    return told.hexdigest()
 
 
 def device_name(kind: str) -> str:

@@ -79,11 +79,18 @@ class Voc(Section):
         return 21
 
 
+class DrivingSample(Section):
+    """Labelled frames of 50 ms, in several recordings."""
+
+    train: Annotated[int, Field(ge=2, le=LARGEST)]
+    test: Count
+
+
 class Ddd17(Section):
     """Driving recordings of an event camera, in one of the three forms that are public."""
 
     form: Literal["recordings", "ev_segnet", "ess"]
-    sample: Sample                              # labelled frames of 50 ms
+    sample: DrivingSample
 
     @property
     def protocol(self) -> str:

@@ -27,8 +27,7 @@ def differences(params: Path, name: str) -> dict[str, tuple[Any, Any]]:
         raise ConfigError(f"{params.parent / 'settings'}: no setting is named {name[:80]!r}. {hint}")
     wanted = flat(config.read_yaml(params.parent / "settings" / f"{name}.yaml")[0])
     now = flat(config.read_yaml(params)[0])
-    benchmarks = {key.split(".")[1] for key in now if key.startswith("benchmarks.")}
-    wanted = {k: v for k, v in wanted.items() if not k.startswith("benchmarks.") or k.split(".")[1] in benchmarks}    # others were taken out
+    wanted = {k: v for k, v in wanted.items() if k in now or not k.startswith("benchmarks.")}     # the user took it out: the section's number holds
     if unknown := sorted(wanted.keys() - now.keys()):
         raise ConfigError(f"settings/{name}.yaml: {unknown[0]}: unknown key, {params.name} has none of that name. Remove it.")
     return {k: (now[k], v) for k, v in wanted.items() if now[k] != v}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+from pydantic import ValidationError
 
 from snnseg.sections import Config, flat
 from snnseg.training.report import Numbers, read_journal
@@ -157,7 +158,11 @@ def replay(configs: list[Config]) -> list[str]:
     root, done = configs[0].root, []
     for path in sorted((root / "data" / "run").glob("*/about.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
-        config = Config.of(about, root)
+        try:
+            config = Config.of(about, root)
+        except (ValidationError, KeyError):
+            print(f"warning: {path.parent}: made by another version of snnseg, so not sent. Remove it if it is not needed.", file=sys.stderr)
+            continue
         Tracker(path.parent, config, about).end("finished" if (path.parent / "model").is_dir() else "interrupted")
         done.append(path.parent.name)
     for config in configs:

@@ -143,7 +143,8 @@ def test_the_command_ends_with_5_on_a_fault_and_draws_otherwise(project_folder, 
     again(copy, set_label)
     code, out, err = run(monkeypatch, capsys, "data", "check", str(copy), *params)
     assert code == 5 and "fault: train.zarr/mask: label 77" in out and err.startswith("snnseg: ") and err.count("\n") == 1
-    assert run(monkeypatch, capsys, "data", "check", "nothing", *params)[0] == 5
+    code, out, err = run(monkeypatch, capsys, "data", "check", "vox", *params)
+    assert code == 3 and "Did you mean voc?" in err and out == ""
 
 
 class Archive(BaseHTTPRequestHandler):

@@ -95,4 +95,4 @@ def test_partial_and_left_out_are_in_the_results(project):
     run.publish(run.train(numbers), numbers)
     result.write(numbers)
     row, = table.write(numbers.root / "data" / "result", numbers.report, [numbers.name])
-    assert row["dataset"] == "voc (partial, 12/4, 1 files left out)" and (row["train_samples"], row["test_samples"]) == (12, 4)
+    assert row["dataset"] == "voc (partial, 12/5, 1 files left out)" and (row["train_samples"], row["test_samples"]) == (12, 4)

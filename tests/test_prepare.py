@@ -132,6 +132,48 @@ def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
     assert not work.exists()
 
 
+def test_ended_while_it_is_sealed(digests, tmp_path, monkeypatch):
+    """The shards are already in the folder that is sealed: what is left of them is made again, not missed."""
+    c = load(tmp_path, "voc", "data.workers=1")
+
+    def ended(folder):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(seal, "seal", ended)
+        prepare(c)
+    assert not c.store.exists()
+    prepare(c)
+    assert seal.verify(c.store, "") == digests["voc"]
+
+
+def test_workers_end_with_their_parent(tmp_path, environment):
+    """kill -9 of the command alone: a moment later nobody writes in its folder any more."""
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("no /proc")
+    load(tmp_path, "mnist_cifar")
+    mark = f"SNNSEG_TEST={tmp_path.name}-{os.getpid()}"
+    command = [sys.executable, "-m", "snnseg", "prepare", "mnist_cifar", "--set", "data.mnist_cifar.train=300000", "--set", "data.workers=2"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment | dict([mark.split("=")]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list((tmp_path / "data").glob("store/.work-*/done/*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+
+    def alive() -> list[str]:
+        found = []
+        for told in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                found += [told.parent.name] if mark.encode() in told.read_bytes() else []
+            except OSError:
+                pass
+        return found
+    until = time.monotonic() + 20
+    while alive() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert alive() == []
+
+
 # ------------------------------------------------------------------------------------------------ VOC
 
 def archives(root: Path, benchmark: str, *overrides: str) -> config.Config:
@@ -198,7 +240,22 @@ def test_bad_pictures_are_named_or_left_out_and_counted(voc_raw, tmp_path):
     arrays, about = store.arrays(lax.store, "train")
     assert (len(arrays["mask"]), about["left_out"], about["left_out_files"].keys()) == (7, 5, bad.keys())
     assert {bytes(n).decode().strip() for n in arrays["name"]}.isdisjoint(bad)
-    assert "5 files left out" in recipe.told and recipe.partial == "7/6"
+    assert "5 files left out" in recipe.told and recipe.partial == "12/6"
+
+
+def test_what_skip_bad_left_behind_is_not_taken_without_it(voc_raw, tmp_path):
+    shutil.copytree(voc_raw, tmp_path, dirs_exist_ok=True)
+    strict, lax = (load(tmp_path, "voc", "data.source=archives", "data.allow_partial=true", "data.workers=1", f"data.skip_bad={b}") for b in ("false", "true"))
+    spoil(lax.raw)
+
+    def end(progress):
+        if progress.done == progress.total:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        prepare(lax, end)
+    assert list(lax.store.parent.glob(".work-*/done/*"))
+    with pytest.raises((DataError, DataMissing)):
+        prepare(strict)
 
 
 def test_a_corrected_file_makes_its_shard_again(voc_raw, tmp_path):
@@ -310,15 +367,74 @@ def test_labels_beyond_a_recording_and_without_one_are_named(tmp_path):
     labels = c.raw / "ddd17" / "labels" / "train"
     one = sorted(labels.iterdir())[0]
     shutil.copy(one, labels / "rec0000000001_export_999.png")
-    with pytest.raises(DataError, match=r"ends with frame \d+, frame 999 is labelled"):
+    c = load(tmp_path, "ddd17", "data.source=archives", "data.workers=1")
+    with pytest.raises(DataError, match=r"ends with frame \d+, frame 999 is wanted"):
         prepare(c)
     (labels / "rec0000000001_export_999.png").unlink()
     shutil.copy(one, labels / "rec0000000099_export_3.png")
     with pytest.raises(DataMissing, match="rec0000000099"):
         prepare(c)
-    (labels / "rec0000000099_export_3.png").rename(labels / "strange.png")
+    assert prepare(archives(tmp_path, "ddd17")).counts == {"train": 12, "test": 6}, "labels of a recording that is not there are passed over when asked"
+    (labels / "rec0000000099_export_3.png").rename(labels / "rec0000000001_export_0.png".replace("_0.", "_00."))
+    with pytest.raises(DataError, match="rec0000000001_export_00.png: the same frame as|rec0000000001_export_0.png: the same frame as"):
+        prepare(c)
+    (labels / "rec0000000001_export_00.png").rename(labels / "strange.png")
     with pytest.raises(DataError, match="strange.png: not named"):
         prepare(c)
+
+
+def test_a_count_that_was_ended_does_not_count(tmp_path, monkeypatch):
+    """Neither for its own numbers nor for those before."""
+    from snnseg.data import ddd17_frames
+
+    small, large = (load(tmp_path, "ddd17", f"data.size={size}", "data.workers=1") for size in (32, 64))
+    prepare(small)
+    whole = ddd17_frames._on_grid
+
+    def cut(*arguments):
+        yield next(whole(*arguments))
+        raise KeyboardInterrupt
+    for c in (small, large, small):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ddd17_frames, "_on_grid", cut)
+            prepare(c)
+    digest = seal.verify(small.store, "")
+    prepare(small)
+    assert seal.verify(small.store, "") == digest
+
+
+def test_all_labels_bad_leaves_frames_and_none_leaves_an_error(tmp_path):
+    c = archives(tmp_path, "ddd17", "data.skip_bad=true")
+    for label in (c.raw / "ddd17" / "labels" / "test").iterdir():
+        label.write_bytes(b"")
+    recipe = prepare(c)
+    assert recipe.counts == {"train": 12, "test": 6} and len(recipe.bad) == 6
+    with pytest.raises(SnnsegError, match="label more frames"):
+        store.read(c.store, "test", 2)
+    for recording in (c.raw / "ddd17").glob("*.hdf5"):
+        recording.write_bytes(b"")
+    with pytest.raises(DataError, match="no recording can be used"):
+        prepare(c)
+
+
+def test_most_events_rejected_is_an_error(tmp_path):
+    """One wrong time at the beginning would reject all the others in silence."""
+    c = load(tmp_path, "ddd17", "data.source=archives", "data.workers=1")
+    (c.raw / "ddd17").mkdir(parents=True)
+    t = np.arange(1000) * 100
+    t[0] = 10**9
+    np.savez(c.raw / "ddd17" / "mine.npz", t=t, x=t % 300, y=t % 200, p=t % 2, size=ddd17.SENSOR)
+    with pytest.raises(DataError, match=r"mine.npz: 999 of 1000 events are not valid .* time running back 999"):
+        prepare(c)
+
+
+def test_a_folder_that_is_a_link_is_entered(tmp_path):
+    c = archives(tmp_path / "a", "ddd17")
+    other = load(tmp_path / "b", "ddd17", "data.source=archives", "data.workers=1")
+    (other.raw / "ddd17").mkdir(parents=True)
+    (other.raw / "ddd17" / "run1").symlink_to(c.raw / "ddd17")
+    (other.raw / "ddd17" / "labels").symlink_to(c.raw / "ddd17" / "labels")
+    assert prepare(other).counts == {"train": 12, "test": 6}
 
 
 def test_ev_segnets_export(tmp_path):

@@ -51,7 +51,7 @@ def test_kill_at_random_moments(twins, environment):
     rng, killed_at = random.Random(0), []
     for _ in range(KILLS):
         process = subprocess.Popen(command(broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        target, deadline = (killed_at[-1] if killed_at else 0) + rng.randint(3, 22), time.monotonic() + 120
+        target, deadline = (killed_at[-1] if killed_at else 0) + rng.randint(3, 14), time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:      # wait until it got further, then some more
             lines = read_journal(journal(broken)) if journal(broken) else []
             if lines and lines[-1]["step"] >= target:

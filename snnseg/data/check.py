@@ -16,6 +16,7 @@ from snnseg.data import store
 from snnseg.data.store import VOID
 from snnseg.errors import StoreError
 
+QUIET = 50      # cells with events: a frame with fewer says nothing
 NAMED = 5       # items that a line names; the others are counted
 
 
@@ -80,9 +81,10 @@ def _masks(split: str, found: dict[str, np.ndarray], about: dict[str, Any], find
 
 
 def _contents(found: dict[str, np.ndarray]) -> dict[bytes, int]:
-    """Digest of each item's picture or frame; frames without events are all alike and left out."""
+    """Digest of each item's picture or frame; quiet frames are easily alike and left out."""
     stored = found["image"] if "image" in found else found["events"]
-    return {hashlib.blake2b(item.tobytes(), digest_size=16).digest(): k for k, item in enumerate(stored) if "image" in found or item.any()}
+    return {hashlib.blake2b(item.tobytes(), digest_size=16).digest(): k for k, item in enumerate(stored)
+            if "image" in found or np.count_nonzero(item) >= QUIET}
 
 
 def _duplicates(splits: dict[str, dict[str, np.ndarray]], findings: Findings) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -282,7 +283,7 @@ class Writer:
 
     EPOCH_US = 1_487_417_411_000_000    # host time of t = 0
 
-    def __init__(self, path: Path, size: tuple[int, int] = SENSOR, packet: int = 4096):
+    def __init__(self, path: Path | BinaryIO, size: tuple[int, int] = SENSOR, packet: int = 4096):
         self.size, self.packet, self.count, self.overflow = size, packet, 0, 0
         self.waiting: list[tuple[bytes, bytes, bytes]] = []
         self.file = h5py.File(path, "w")

@@ -74,8 +74,8 @@ class Pair:
     label: Path
 
 
-def pairs(root: Path, split: str) -> list[Pair]:
-    """Frames of a split and their labels, paired by name and sorted by recording and frame.
+def pairs(root: Path, split: str, allow_partial: bool = False) -> list[Pair]:
+    """Frames of a split and their labels, paired by name and sorted by recording and frame; with `allow_partial`, those that have one.
 
     Below `root` lie events/<split> and labels/<split>, or <split>/events and <split>/labels. Raises DataMissing, DataError.
     """
@@ -94,6 +94,8 @@ def pairs(root: Path, split: str) -> list[Pair]:
         if key in found:
             raise DataError(path, f"the same frame as {found[key].events.name}", "Move one of them out of the data set.")
         if f"{path.stem}.png" not in have:
+            if allow_partial:
+                continue
             raise DataMissing(labels / f"{path.stem}.png", f"Put the label of {path.name} there.")
         found[key] = Pair(*key, path, labels / f"{path.stem}.png")
     if not found:

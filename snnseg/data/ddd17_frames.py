@@ -23,6 +23,7 @@ from snnseg.data.store import cells
 from snnseg.errors import DataError, DataMissing
 
 LONGEST = 2_000_000     # frames, a day: a longer recording has a broken clock
+MOST_REJECTED = 0.5     # of the events: with more, the first ones or the sensor are wrong
 DOWNLOAD = "Use the recording as it was published, or cut it into shorter ones."
 
 
@@ -79,6 +80,8 @@ def _on_grid(recording: recordings.Recording, start: int, grid: int, account: Ac
         account.outside += piece.outside
         account.add(rejected)
         latest = events.span_us[1] if len(events) else latest
+        if latest - start > LONGEST * ddd17.BIN_US:
+            raise DataError(recording.path, f"its clock leaps to {latest / 1e6:.0f} s, more than a day after its beginning", DOWNLOAD)
         early = int(np.searchsorted(events.t, start))
         account.elsewhere += early
         t, x, y, p = (column[early:] for column in events.columns)
@@ -102,14 +105,16 @@ class Task:
     recording: Recording
     grid: int
     folder: Path
+    code: str           # digest of what counts
     skip_bad: bool
+    may_end: bool       # before the last frame that is wanted
 
     @property
     def place(self) -> Path:
         return self.folder / self.recording.name
 
     def key(self) -> list[Any]:
-        return [[list(span) for span in self.recording.spans], self.grid, [list(told) for told in state([self.recording.path])]]
+        return [[list(span) for span in self.recording.spans], self.grid, self.code, self.may_end, [list(told) for told in state([self.recording.path])]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def counted(task: Task) -> Counted | None:
         told = json.loads((task.place / "told.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if told.pop("key") != task.key():
+    if told.pop("key") != task.key() or told["bad"] and not task.skip_bad:
         return None
     return Counted(told["name"], tuple(told["sensor"]), told["frames"], Account(**told["account"]), told["bad"])
 
@@ -137,8 +142,10 @@ def counted(task: Task) -> Counted | None:
 def count(task: Task) -> Counted:
     """Count the frames of one recording. Raises DataError, DataMissing, unless bad files are to be skipped."""
     task.place.mkdir(parents=True, exist_ok=True)
+    (task.place / "told.json").unlink(missing_ok=True)
     try:
         found = _count(task)
+        seal.fsync(task.place / "frames.npy")
     except (DataError, DataMissing) as e:
         if not task.skip_bad:
             raise
@@ -161,8 +168,6 @@ def _count(task: Task) -> Counted:
         _header(file, 0, task.grid)
         try:
             for k, frame_2SS in enumerate(count_stream(events, edges_us=edges, size=(task.grid, task.grid))):
-                if k >= LONGEST:
-                    raise DataError(path, f"longer than {LONGEST} frames of {ddd17.BIN_US // 1000} ms", DOWNLOAD)
                 here = int(frame_2SS.sum(dtype=np.int64))
                 if not wanted or k in wanted:
                     file.write(frame_2SS.tobytes())
@@ -172,8 +177,11 @@ def _count(task: Task) -> Counted:
                     account.elsewhere += here
         except OverflowError as e:
             raise DataError(path, f"too many events in one frame ({e})", DOWNLOAD) from e
-        if stored < len(wanted):
-            raise DataError(path, f"ends with frame {k}, frame {max(wanted)} is labelled", "Put the labels' own recording there.")
+        if stored < len(wanted) and not task.may_end:
+            raise DataError(path, f"ends with frame {k}, frame {max(wanted)} is wanted", "Put the labels' own recording there, whole.")
+        if account.rejected > MOST_REJECTED * account.read:
+            raise DataError(path, f"{account.rejected} of {account.read} events are not valid (outside the sensor {account.outside + account.invalid}, "
+                                  f"polarity {account.polarity}, time running back {account.time_back})", DOWNLOAD)
         file.seek(0)
         _header(file, stored, task.grid)
     return Counted(task.recording.name, sensor, stored, account)

@@ -14,7 +14,7 @@ from snnseg.data.ddd17 import SENSOR
 from snnseg.data.event_frames import add_counts
 from snnseg.data.events import Events
 from snnseg.data.pictures import nearest
-from snnseg.data.recipe import Made
+from snnseg.data.recipe import Made, state
 from snnseg.data.store import VOID, cells
 from snnseg.errors import DataError, DataMissing
 
@@ -31,6 +31,11 @@ class Frame:
     sequence: int
     frame: int
 
+    @property
+    def named(self) -> str:
+        """How it is told when its events are bad."""
+        return f"{self.source}:{self.row}" if self.source.is_dir() else str(self.source)
+
 
 class Cells(NamedTuple):
     """Events of a frame in cells, and how many are not among them: beneath the rows that are used, or not valid."""
@@ -41,25 +46,25 @@ class Cells(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Frames by their place in the list. `sensor` are the rows and columns that the labels have."""
+class Part:
+    """Frames to be made. `sensor` are the rows and columns that the labels have."""
 
-    frames: dict[str, tuple[Frame, ...]]
+    frames: tuple[Frame, ...]
     form: str
     size: int
     sensor: tuple[int, int]
 
-    def make(self, split: str, start: int, stop: int, skip_bad: bool) -> Made:
+    def make(self, skip_bad: bool) -> Made:
         """events u16 [n,2,size,size], mask u8 [n,size,size]; sequence, frame, and events left out: i4 [n]. Raises DataError, DataMissing."""
         events, masks, kept, bad = [], [], [], {}
-        for frame in self.frames[split][start:stop]:
+        for frame in self.frames:
             mask_SS = np.full((self.size, self.size), VOID, np.uint8)
             try:
                 found = READERS[self.form](frame, self.size)
             except (DataError, DataMissing) as e:
                 if not skip_bad:
                     raise
-                bad[str(frame.source) if self.form == "ev_segnet" else f"{frame.source}:{frame.row}"] = str(e)
+                bad[frame.named] = str(e)
                 continue
             if frame.label is not None:
                 try:
@@ -76,26 +81,24 @@ class Maker:
         numbers = dict(zip(("sequence", "frame", "below", "rejected"), np.array(kept, np.int32).T, strict=True))
         return Made({"events": np.stack(events), "mask": np.stack(masks), **numbers}, bad)
 
-    def files(self, split: str, start: int, stop: int) -> Iterable[Path]:
-        for frame in self.frames[split][start:stop]:
-            yield frame.source
-            if frame.label is not None:
-                yield frame.label
+    def files(self) -> Iterable[Path]:
+        sources = dict.fromkeys(frame.source if self.form != "ess" else frame.source / "events.dat.t" for frame in self.frames)
+        return [*sources, *(frame.label for frame in self.frames if frame.label is not None)]
 
 
 @functools.lru_cache(maxsize=4)
-def _counted_frames(path: Path) -> np.ndarray:
+def _counted_frames(path: Path, told: tuple) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 @functools.lru_cache(maxsize=2)
-def _ess(folder: Path) -> ddd17_export.Recording:
+def _ess(folder: Path, told: tuple) -> ddd17_export.Recording:
     return ddd17_export.ess_recording(folder)
 
 
 def _of_recording(frame: Frame, size: int) -> Cells:
     """Counted before; what was left out is accounted for by recording."""
-    return Cells(np.array(_counted_frames(frame.source)[frame.row]))
+    return Cells(np.array(_counted_frames(frame.source, *state([frame.source]))[frame.row]))
 
 
 def _of_export(frame: Frame, size: int) -> Cells:
@@ -109,7 +112,7 @@ def _of_export(frame: Frame, size: int) -> Cells:
 
 def _of_ess(frame: Frame, size: int) -> Cells:
     """Events of the rows that are used; the others, and those that are not valid, are counted with the frame."""
-    piece = _ess(frame.source).events(frame.row)
+    piece = _ess(frame.source, *state([frame.source / "events.dat.t"])).events(frame.row)
     events, rejected = Events.checked(piece.t, piece.x, piece.y, piece.p, SENSOR)
     used = events.y < ddd17_export.SIZE[0]
     row, column = (cells(side, size) for side in ddd17_export.SIZE)

@@ -9,6 +9,7 @@ Brightness is log intensity, 0 = white.
 """
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numba import njit
 from PIL import Image
 
-from snnseg import seeds
+from snnseg import seal, seeds
 from snnseg.data import ddd17
 from snnseg.data.ddd17_export import SIZE
 from snnseg.data.event_camera import EventCamera, Sensor
@@ -122,7 +123,8 @@ def _record(root: Path, labels: str, name: str, street: Scene, frames: int, rng:
     start = int(rng.integers(100_000, 1_000_000))       # a recorder's clock runs before the first event comes
     log_HW, _ = render(street, 0)
     camera = EventCamera(SENSOR, log_HW, start, rng)
-    with ddd17.Writer(root / f"{name}.hdf5") as writer:
+    file = io.BytesIO()         # HDF5's own code does not survive a full disk
+    with ddd17.Writer(file) as writer:
         for frame in range(frames):
             t = frame * ddd17.BIN_US
             if frame % APS_FRAMES == 0:
@@ -131,7 +133,10 @@ def _record(root: Path, labels: str, name: str, street: Scene, frames: int, rng:
                 t += ddd17.BIN_US // RENDERS
                 log_HW, label_HW = render(street, t)
                 writer.events(*camera.see(log_HW, start + t))
-            Image.fromarray(label_HW).save(root / labels / f"{name}_export_{frame}.png")
+            label = io.BytesIO()
+            Image.fromarray(label_HW).save(label, "PNG")
+            (root / labels / f"{name}_export_{frame}.png").write_bytes(label.getvalue())
+    seal.write_file(root / f"{name}.hdf5", file.getvalue())
 
 
 @njit(nogil=True)

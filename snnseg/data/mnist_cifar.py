@@ -20,7 +20,7 @@ from PIL import Image
 
 from snnseg import seeds
 from snnseg.data import cifar10, mnist, samples
-from snnseg.data.recipe import Made, Recipe
+from snnseg.data.recipe import Made, Recipe, state
 from snnseg.sections import Config
 
 SPLITS = ("train", "test")
@@ -100,13 +100,13 @@ def make(pool: Pool, classes: str, size: int, seed: int, split: str, start: int,
 
 
 @functools.lru_cache(maxsize=2)
-def _pool(source: str, raw: Path, split: str, seed: int) -> Pool:
-    """A process makes many shards of one pool."""
+def _pool(source: str, raw: Path, split: str, seed: int, files: tuple) -> Pool:
+    """A process makes many shards of one pool; of other files it is another one."""
     return pool(source, raw, split, seed)
 
 
 @dataclass(frozen=True)
-class Maker:
+class Part:
     """Pictures of the benchmark from the official files below `raw`, or from the embedded sample."""
 
     source: Literal["sample", "archives"]
@@ -114,12 +114,19 @@ class Maker:
     classes: str
     size: int
     seed: int
+    split: str
+    start: int
+    stop: int
 
-    def make(self, split: str, start: int, stop: int, skip_bad: bool) -> Made:
+    @property
+    def pool(self) -> Pool:
+        return _pool(self.source, self.raw, self.split, self.seed, tuple(state(self.files())))
+
+    def make(self, skip_bad: bool) -> Made:
         """No picture can be bad alone: a file of the archives is whole or refused."""
-        return Made(make(_pool(self.source, self.raw, split, self.seed), self.classes, self.size, self.seed, split, start, stop), {})
+        return Made(make(self.pool, self.classes, self.size, self.seed, self.split, self.start, self.stop), {})
 
-    def files(self, split: str, start: int, stop: int) -> Iterable[Path]:
+    def files(self) -> Iterable[Path]:
         """The archives as they lie there; the sample's pictures come with the packages."""
         folders = () if self.source == "sample" else (self.raw / "mnist", *sorted(self.raw.glob("cifar-10*")))
         return [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.glob("*")))]
@@ -128,9 +135,10 @@ class Maker:
 def recipe(config: Config) -> Recipe:
     """The store of `config`. Raises DataMissing, DataError."""
     data, numbers = config.data, config.data.mnist_cifar
-    for split in SPLITS:
-        _pool(data.source, config.raw, split, data.seed)        # a bad raw file is named before any work
     classes, size = CLASSES[numbers.classes], data.size
-    return Recipe(Maker(data.source, config.raw, numbers.classes, size, data.seed), "pictures", {"train": numbers.train, "test": numbers.test},
+    part = functools.partial(Part, data.source, config.raw, numbers.classes, size, data.seed)
+    for split in SPLITS:
+        _ = part(split, 0, 0).pool          # a bad raw file is named before any work
+    return Recipe(part, "pictures", {"train": numbers.train, "test": numbers.test},
                   {"image": ((size, size, 3), "uint8"), "mask": ((size, size), "uint8"), "digit": ((), "int32"), "photo": ((), "int32")},
-                  classes, PALETTE[: len(classes)])
+                  classes, PALETTE[: len(classes)], config.raw)

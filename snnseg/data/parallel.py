@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +12,16 @@ from typing import Any
 
 from snnseg.errors import DataError
 from snnseg.sections import Config
+
+
+def _end_with(parent: int) -> None:
+    """In a worker: end when the process that asked for it is gone, so that nothing is written behind the back of the next one."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def results(function: Callable[[Any], Any], arguments: Sequence[Any], config: Config) -> Iterator[Any]:
@@ -26,7 +38,8 @@ def results(function: Callable[[Any], Any], arguments: Sequence[Any], config: Co
     workers = min(config.data.workers or os.cpu_count() or 1, len(arguments))
     # one worker is a thread: an interrupt then waits for the shard's end. Processes are spawned, since forking one that
     # already runs zarr's threads is not safe
-    with ThreadPoolExecutor(1) if workers <= 1 else ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ThreadPoolExecutor(1) if workers <= 1 else ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _end_with, (os.getpid(),)) as pool:
         try:
             for future in as_completed([pool.submit(function, argument) for argument in arguments]):
                 yield future.result()

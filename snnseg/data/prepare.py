@@ -15,24 +15,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snnseg import lock, seal
+from snnseg import lock, provenance, seal
 from snnseg.data import parallel, store
-from snnseg.data.recipe import Maker, Progress, Recipe, state
+from snnseg.data.recipe import Part, Progress, Recipe, state
 from snnseg.sections import Config
 
 Tell = Callable[[Progress], None]
+CODE = sorted(Path(__file__).parent.glob("*.py"))       # what makes a store; changed code goes on with no shard of the old
 LISTED = 200        # files left out that a store names; all of them are counted
 
 
 @dataclass(frozen=True)
 class Task:
-    """One shard of one split."""
+    """One shard of one split, written below `folder`; `layout` is a digest of the numbers and the code of the store."""
 
-    maker: Maker
+    part: Part
     folder: Path
     split: str
     start: int
     stop: int
+    layout: str
     skip_bad: bool
 
     @property
@@ -40,15 +42,16 @@ class Task:
         return self.folder / "done" / f"{self.split}-{self.start}.json"
 
     def key(self) -> str:
-        """Of all that the shard depends on, beside the numbers of the store."""
-        told = [self.split, self.start, self.stop, *state(self.maker.files(self.split, self.start, self.stop))]
+        """Of all that the shard depends on."""
+        told = [self.layout, self.split, self.start, self.stop, *state(self.part.files())]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def run_task(task: Task) -> int:
     """Make and write one shard; return the number of its items. Files that had to be left out are in its mark."""
     key = task.key()
-    items, bad = task.maker.make(task.split, task.start, task.stop, task.skip_bad)
+    items, bad = task.part.make(task.skip_bad)
+    task.mark.unlink(missing_ok=True)
     with seal.no_space_named(task.folder):
         store.write(task.folder, task.split, task.start, items)
         for file in task.folder.glob(f"{task.split}.zarr/*/c/{task.start // store.SHARD}/**/*"):
@@ -64,28 +67,30 @@ def _bad(task: Task) -> dict[str, str] | None:
         mark = json.loads(task.mark.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return mark["bad"] if mark.get("key") == task.key() else None
+    return mark["bad"] if mark.get("key") == task.key() and (task.skip_bad or not mark["bad"]) else None
 
 
-def _lay_out(work: Path, recipe: Recipe, config: Config) -> None:
-    """Empty splits for the recipe, unless they are there from an attempt before that wanted the same."""
-    told = json.dumps([config.store_params, recipe.counts, recipe.arrays, store.CHUNK, store.SHARD])
+def _lay_out(work: Path, recipe: Recipe, config: Config) -> str:
+    """Empty splits for the recipe, unless they are there from an attempt before that wanted the same; their digest."""
+    told = json.dumps([config.store_params, recipe.counts, recipe.arrays, store.CHUNK, store.SHARD, provenance.code_digest(CODE)])
+    digest = hashlib.sha256(told.encode()).hexdigest()
     layout = work / "layout.json"
-    if layout.exists() and layout.read_text(encoding="utf-8") == told:
-        return
+    if layout.exists() and layout.read_text(encoding="utf-8") == told and all((work / f"{split}.zarr").is_dir() for split in recipe.counts):
+        return digest
     layout.unlink(missing_ok=True)
     for left in (*work.glob("*.zarr"), work / "done"):
         shutil.rmtree(left, ignore_errors=True)
     for split, count in recipe.counts.items():
         store.create(work, split, count, recipe.arrays)
     seal.write_file(layout, told)
+    return digest
 
 
 def _about(config: Config, recipe: Recipe, split: str) -> dict[str, Any]:
     return {"dataset": config.data.dataset, "protocol": config.protocol, "source": config.data.source, "split": split,
             "classes": list(recipe.classes), "palette": recipe.palette, "params": config.store_params,
             "found": recipe.found.get(split, recipe.counts[split]), "official": recipe.official.get(split), "partial": recipe.partial,
-            "left_out": len(recipe.bad), "left_out_files": dict(sorted(recipe.bad.items())[:LISTED]), **recipe.about.get(split, {})}
+            "left_out": len(recipe.bad), "left_out_files": dict(list(recipe.left_out.items())[:LISTED]), **recipe.about.get(split, {})}
 
 
 def _recipe(config: Config, work: Path, left_out: dict[str, str], tell: Tell) -> Recipe:
@@ -105,8 +110,9 @@ def _recipe(config: Config, work: Path, left_out: dict[str, str], tell: Tell) ->
 
 def _shards(recipe: Recipe, config: Config, work: Path, tell: Tell) -> dict[str, str]:
     """Make the shards that are missing; return the files that had to be left out."""
-    _lay_out(work, recipe, config)
-    tasks = [Task(recipe.maker, work, split, *span, config.data.skip_bad) for split, count in recipe.counts.items() for span in store.shards(count)]
+    layout = _lay_out(work, recipe, config)
+    tasks = [Task(recipe.part(split, *span), work, split, *span, layout, config.data.skip_bad)
+             for split, count in recipe.counts.items() for span in store.shards(count)]
     waiting = [task for task in tasks if _bad(task) is None]
     total = sum(recipe.counts.values())
     done = total - sum(task.stop - task.start for task in waiting)
@@ -133,11 +139,11 @@ def prepare(config: Config, tell: Tell = lambda progress: None) -> Recipe:
             bad = _shards(recipe, config, work, tell)
             if bad.keys() <= left_out.keys():
                 break
-            left_out |= bad         # and again without them: places of items move up
+            left_out |= bad         # and again without them, from the start: places of items move up
         recipe = replace(recipe, bad=left_out | recipe.bad)
         for split in recipe.counts:
             store.describe(work, split, _about(config, recipe, split))
-        shutil.rmtree(work / "done")        # from here on the work folder is no longer whole
+        (work / "layout.json").unlink()     # from here on the work folder is no longer whole
         with seal.publish(config.store) as partial:
             for split in recipe.counts:
                 os.rename(work / f"{split}.zarr", partial / f"{split}.zarr")

@@ -1,7 +1,7 @@
 """What a store is made of: how many items, which arrays, and how to make any stretch of them."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,13 +22,13 @@ class Made(NamedTuple):
     bad: dict[str, str]
 
 
-class Maker(Protocol):
-    """Makes items; goes to other processes, so it is small and can be pickled. What it makes depends on nothing else."""
+class Part(Protocol):
+    """A stretch of items of one split, and how they are made. It goes to another process; nothing else shapes the items."""
 
-    def make(self, split: str, start: int, stop: int, skip_bad: bool) -> Made:
-        """Items `start` to `stop` of a split. With `skip_bad`, bad files are named in the answer; else DataError is raised."""
+    def make(self, skip_bad: bool) -> Made:
+        """With `skip_bad`, files that cannot be used are named in the answer; else DataError is raised."""
 
-    def files(self, split: str, start: int, stop: int) -> Iterable[Path]:
+    def files(self) -> Iterable[Path]:
         """What the items are made from: when one of these changed, they are made again."""
 
 
@@ -37,15 +37,17 @@ class Recipe:
     """How the store of a data set is made.
 
     `found` and `official` are the items of each split that are there, and those of the complete data set (empty where there
-    is no such number). `about` are attributes of the store beside the classes. `bad` are files left out already.
+    is no such number). `about` are attributes of the store beside the classes. `bad` are files left out already; `raw` is
+    where the files lie.
     """
 
-    maker: Maker
+    part: Callable[[str, int, int], Part]                   # of a split, from item to item
     what: str                                               # pictures or frames
     counts: dict[str, int]
     arrays: dict[str, tuple[tuple[int, ...], str]]          # shape and dtype of one item
     classes: tuple[str, ...]
     palette: list[str]
+    raw: Path
     found: dict[str, int] = field(default_factory=dict)
     official: dict[str, int] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -54,10 +56,14 @@ class Recipe:
     @property
     def partial(self) -> str | None:
         """`3 138/450` (training and test items at hand) where the download is not complete."""
-        if all(self.found.get(split) == count for split, count in self.official.items()):
+        if all(self.found.get(split, 0) >= count for split, count in self.official.items()):
             return None
-        return "/".join(f"{self.found[split]:,}".replace(",", " ") for split in self.official)
+        return "/".join(f"{self.found.get(split, 0):,}".replace(",", " ") for split in self.official)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The bad files, named from the raw folder on: a store does not depend on where that lies."""
+        return {name.replace(f"{self.raw}/", ""): fact.replace(f"{self.raw}/", "") for name, fact in sorted(self.bad.items())}
 
     @property
     def told(self) -> str:

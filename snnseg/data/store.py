@@ -25,7 +25,7 @@ from snnseg.errors import StoreAltered, StoreError, StoreMissing
 CHUNK = 256     # items
 SHARD = 1024
 VOID = 255      # mask value that no class has
-REMEDY = "Make the store again: dvc repro -f prepare, or snnseg prepare"
+REMEDY = "Make the store again: dvc repro -f prepare, or snnseg prepare BENCHMARK, with the same --set if there was one"
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,13 @@ def arrays(folder: Path, split: str) -> tuple[dict[str, np.ndarray], dict[str, A
     """All arrays of a split of a sealed store, and its attributes. Raises StoreMissing, StoreAltered."""
     seal.read_seal(folder, REMEDY)
     if not (folder / f"{split}.zarr").is_dir():
-        raise StoreMissing(folder, f"has no split {split}", REMEDY)
+        has = splits(folder)
+        raise StoreMissing(folder, f"has no split {split}, but {', '.join(has) or 'none'}",
+                           "Its recordings have no labels: put them there (data/raw/README.md)" if has == ["unlabelled"] else REMEDY)
     try:
         group = zarr.open_group(folder / f"{split}.zarr", mode="r")
         found = {name: group[name][:] for name in sorted(group.array_keys())}
-    except (ValueError, RuntimeError, OSError, KeyError) as e:
+    except (ValueError, RuntimeError, OSError, KeyError, AttributeError, TypeError) as e:
         raise StoreAltered(folder, f"{split}.zarr cannot be decoded ({e})", REMEDY) from e
     about = dict(group.attrs)
     kind = next((k for k in ("image", "events") if k in found), None)
@@ -149,5 +151,5 @@ def read(folder: Path, split: str, steps: int = 1) -> Split:
     labelled_N = (mask != VOID).any(axis=(1, 2))
     window_MT = window_MT[labelled_N[window_MT[:, -1]]]
     if not len(window_MT):
-        raise StoreError(folder, f"{split}.zarr has no {steps} successive frames of which the last is labelled", "Lower encode.timesteps")
+        raise StoreError(folder, f"{split}.zarr has no {steps} successive frames of which the last is labelled", "Lower encode.timesteps, or label more frames")
     return Split(found["events"], mask, about, window_MT)

@@ -18,17 +18,17 @@ SOURCES = ("voc", "sbd", "aug")     # where a mask comes from, as the number in 
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Pictures by their place in the lists; the raw folder is listed once in a process, not once a shard."""
+class Part:
+    """Pictures and their masks, to be made small."""
 
-    pairs: dict[str, tuple[voc.Pair, ...]]
+    pairs: tuple[voc.Pair, ...]
     size: int
     fit: Literal["stretch", "letterbox"]
 
-    def make(self, split: str, start: int, stop: int, skip_bad: bool) -> Made:
+    def make(self, skip_bad: bool) -> Made:
         """image u8 [n,size,size,3], mask u8 [n,size,size], present u8 [n,21], name u8 [n,16], source u8 [n]. Raises DataError, DataMissing."""
         images, masks, presents, names, sources, bad = [], [], [], [], [], {}
-        for pair in self.pairs[split][start:stop]:
+        for pair in self.pairs:
             try:
                 image, mask, present = voc.load(pair, self.size, self.fit)
             except (DataError, DataMissing) as e:
@@ -46,8 +46,8 @@ class Maker:
         return Made({"image": np.stack(images), "mask": np.stack(masks), "present": np.stack(presents), "name": np.stack(names),
                      "source": np.array(sources, np.uint8)}, bad)
 
-    def files(self, split: str, start: int, stop: int) -> Iterable[Path]:
-        return [path for pair in self.pairs[split][start:stop] for path in (pair.image, pair.mask)]
+    def files(self) -> Iterable[Path]:
+        return [path for pair in self.pairs for path in (pair.image, pair.mask)]
 
 
 NAME_BYTES = 16     # ASCII, filled up with spaces: 2007_000032, and longer ones cut
@@ -72,9 +72,10 @@ def recipe(config: Config, work: Path, left_out: dict[str, str]) -> Recipe:
     if empty := [split for split, pairs in kept.items() if not pairs]:
         raise DataError(raw, f"no {empty[0]} picture can be used ({next(iter(left_out.values()), 'none is there')})", "Download VOC2012 again.")
     size = data.size
-    return Recipe(Maker(kept, size, data.voc.fit), "pictures", {split: len(pairs) for split, pairs in kept.items()},
+    return Recipe(lambda split, start, stop: Part(kept[split][start:stop], size, data.voc.fit), "pictures",
+                  {split: len(pairs) for split, pairs in kept.items()},
                   {"image": ((size, size, 3), "uint8"), "mask": ((size, size), "uint8"), "present": ((len(voc.CLASSES),), "uint8"),
                    "name": ((NAME_BYTES,), "uint8"), "source": ((), "uint8")},
-                  voc.CLASSES, voc.PALETTE, {split: len(pairs) for split, pairs in kept.items()},
+                  voc.CLASSES, voc.PALETTE, raw, {split: pairs.found for split, pairs in found.items()},
                   {} if sample else {split: pairs.official for split, pairs in found.items()},
                   {split: {"mask_sources": list(SOURCES)} for split in kept})

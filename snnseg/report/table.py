@@ -69,6 +69,7 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
     """
     rows: list[dict[str, Any]] = []
     sheets: dict[str, dict[str, list[np.ndarray]]] = {}
+    truths: dict[str, np.ndarray] = {}
     for name in names:
         folder = results / name
         if not all((folder / file).is_file() for file in ("metrics.json", "about.json", "pictures.npz")):
@@ -77,7 +78,11 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
         rows.append(row(metrics, about))
         palette = about["palette"]
         with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
-            columns = sheets.setdefault(metrics["benchmark"], {
+            # other time steps of events end with other frames: these have their own input and truth
+            title = next((t for t, truth in truths.items() if t.split(",")[0] == metrics["benchmark"] and np.array_equal(truth, shown["truth"])),
+                         f"{metrics['benchmark']}, T = {metrics['timesteps']}" if metrics["benchmark"] in sheets else metrics["benchmark"])
+            truths.setdefault(title, shown["truth"])
+            columns = sheets.setdefault(title, {
                 "input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]})
             columns[metrics["experiment"]] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
     seal.write_file(report / "results.csv", csv_text(rows, COLUMNS))

@@ -7,9 +7,7 @@ half-done run, and another setting never goes on from it. A lock keeps a second 
 """
 from __future__ import annotations
 
-import ast
 import contextlib
-import hashlib
 import json
 import shutil
 import signal
@@ -32,8 +30,8 @@ from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
 
 PACKAGE = Path(seeds.__file__).parent
-SHAPES_WEIGHTS = ("seeds.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py", "models/deeplab.py", "models/fcn.py",
-                  "models/inputs.py", "models/zoo.py", "training/loop.py", "training/loss.py", "training/optim.py")
+SHAPES_WEIGHTS = ("seeds.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
+                  "models/deeplab.py", "models/fcn.py", "models/inputs.py", "models/zoo.py", "training/loop.py", "training/loss.py", "training/optim.py")
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,8 @@ class Run:
 
 def code_digest() -> str:
     """sha256 of the sources that shape the weights, comments and layout left out."""
-    told = hashlib.sha256()
-    for name in SHAPES_WEIGHTS:
-        place = PACKAGE / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            told.update(path.relative_to(PACKAGE).as_posix().encode() + ast.dump(ast.parse(path.read_bytes())).encode())
-    return told.hexdigest()
+    places = [PACKAGE / name for name in SHAPES_WEIGHTS]
+    return provenance.code_digest(path for place in places for path in (place.rglob("*.py") if place.is_dir() else [place]))
 
 
 class Stop:
