@@ -170,6 +170,7 @@ class Train(Section):
     batch: Count
     seed: Seed
     precision: Literal["fp32", "bf16"]
+    kernels: Literal["auto", "reference"]       # how norm and neuron are run; auto takes the fastest that is sure on the device
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
     validate_every: CountOrZero                 # epochs between looks at the test split; 0 = only at the end

@@ -82,12 +82,13 @@ def test_what_lies_on_the_ground_is_light():
     assert outside(PACKAGE / "config.py") - sys.stdlib_module_names == {"pydantic", "ruamel", "snnseg"}
 
 
-def test_data_is_numpy_only_and_spiking_torch_only():
+def test_data_is_numpy_only_and_spiking_torch_but_for_its_kernels():
     for path in MODULES:
         if room(path) == "data":
             assert not outside(path) & {"torch", "mlflow", "dvc"}, name(path)       # Ray has its own door, below
         if room(path) == "spiking":
-            assert outside(path) - sys.stdlib_module_names <= {"torch", "snnseg"}, name(path)
+            kernels = {"fused_cpu": {"numba", "numpy"}}.get(path.stem, set())
+            assert outside(path) - sys.stdlib_module_names <= {"torch", "snnseg"} | kernels, name(path)
             assert all(room(p) in {"spiking", "__init__"} for p in imported(path)), name(path)
         if room(path) == "training":
             assert not outside(path) & {"mlflow", "ray", "dvc"}, f"{name(path)}: the loop knows neither MLflow nor Ray"

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnseg.spiking import neuron as lif
+from snnseg.spiking import ways
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
 
 
@@ -34,6 +35,7 @@ class Spiking:
     neuron: lif.LIF = lif.LIF()
     norm: str = "bntt"
     past_trained: PastTrained = "hold"
+    way: str = "auto"           # how norm and neuron are run: reference, cpu, triton, or what fits best
 
     def make_norm(self, channels: int) -> nn.Module:
         if self.norm == "bntt":
@@ -42,11 +44,16 @@ class Spiking:
             return nn.Identity()
         return BatchNorm(channels, gamma=float(self.neuron.threshold) if self.norm == "tdbn" else 1.0)
 
-    def fire(self, current_TBCHW: Tensor) -> Tensor:
-        return lif.run(current_TBCHW, self.neuron)[0]
+    def respond(self, norm: nn.Module, y_TBCHW: Tensor) -> Tensor:
+        """Spikes of the layer's input currents, in their dtype."""
+        normal = None if isinstance(norm, nn.Identity) else norm.normal(len(y_TBCHW))
+        fired = ways.run(y_TBCHW, normal, self.neuron, self.way)
+        if fired.mean_TC is not None:
+            norm.remember(fired.mean_TC, fired.var_TC, y_TBCHW[:, :, 0].numel() // len(fired.mean_TC))
+        return fired.spikes_TBCHW
 
     def between_upsamplings(self, x_TBCHW: Tensor) -> Tensor:
-        return self.fire(x_TBCHW)
+        return ways.run(x_TBCHW, None, self.neuron, self.way).spikes_TBCHW
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Analog:
     def make_norm(self, channels: int) -> nn.Module:
         return BatchNorm(channels, gamma=None)
 
-    def fire(self, x_TBCHW: Tensor) -> Tensor:
-        return F.relu(x_TBCHW)
+    def respond(self, norm: nn.Module, y_TBCHW: Tensor) -> Tensor:
+        return F.relu(norm(exact(y_TBCHW)))
 
     def between_upsamplings(self, x_TBCHW: Tensor) -> Tensor:
         return x_TBCHW      # the authors' ANN-FCN has no ReLU there
@@ -78,7 +85,7 @@ class ConvUnit(nn.Module):
         self.neurons = neurons
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
-        return self.neurons.fire(self.norm(exact(folded(self.conv, x_TBCHW))))
+        return self.neurons.respond(self.norm, folded(self.conv, x_TBCHW))
 
 
 def pool(x_TBCHW: Tensor) -> Tensor:

@@ -14,9 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snnseg.spiking.fused import Normal
+
 EPS = 1e-4
 MOMENTUM = 0.1
 PastTrained = Literal["hold", "cycle", "skip"]
+
+
+@torch.no_grad()
+def _remember(running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, values: int) -> None:
+    running_mean.lerp_(mean.to(running_mean.dtype), MOMENTUM)
+    running_var.lerp_(var.to(running_var.dtype) * (values / (values - 1)), MOMENTUM)
 
 
 class BNTT(nn.Module):
@@ -39,9 +47,26 @@ class BNTT(nn.Module):
             return t
         return {"hold": trained - 1, "cycle": t % trained, "skip": None}[self.past_trained]
 
+    def normal(self, steps: int) -> Normal:
+        """The tables of so many time steps, for the fused operator. Raises ValueError as `forward`."""
+        self._check(steps)
+        if self.training:
+            return Normal(self.gamma_TC[:steps], None, True, EPS, None, None)
+        places = [self._statistics_of(t) for t in range(steps)]
+        gamma, mean, var = (torch.stack([neutral.expand(table.shape[1]) if k is None else table[k] for k in places])
+                            for table, neutral in zip((self.gamma_TC, self.mean_TC, self.var_TC), self.mean_TC.new_tensor([1, 0, 1 - EPS]), strict=True))
+        return Normal(gamma, None, True, EPS, mean, var)
+
+    def remember(self, mean_TC: Tensor, var_TC: Tensor, values: int) -> None:
+        """Take a batch's statistics, each of so many values, into the running ones: the unbiased variance, as torch does."""
+        _remember(self.mean_TC[: len(mean_TC)], self.var_TC[: len(var_TC)], mean_TC, var_TC, values)
+
+    def _check(self, steps: int) -> None:
+        if self.training and steps > len(self.gamma_TC):
+            raise ValueError(f"BNTT has {len(self.gamma_TC)} time steps, it cannot be trained with {steps}")
+
     def forward(self, x_TBCHW: Tensor) -> Tensor:
-        if self.training and len(x_TBCHW) > len(self.gamma_TC):
-            raise ValueError(f"BNTT has {len(self.gamma_TC)} time steps, it cannot be trained with {len(x_TBCHW)}")
+        self._check(len(x_TBCHW))
         out = []
         for t, x_BCHW in enumerate(x_TBCHW):
             k = self._statistics_of(t)
@@ -61,6 +86,17 @@ class BatchNorm(nn.Module):
         self.norm = nn.BatchNorm2d(channels, eps=EPS, momentum=MOMENTUM, affine=gamma is not None)
         if gamma is not None:
             nn.init.constant_(self.norm.weight, gamma)
+
+    def normal(self, steps: int) -> Normal:
+        """The tables for the fused operator."""
+        n = self.norm
+        gamma, beta = (None, None) if n.weight is None else (n.weight[None], n.bias[None])
+        return Normal(gamma, beta, False, EPS, *((None, None) if self.training else (n.running_mean[None], n.running_var[None])))
+
+    def remember(self, mean_TC: Tensor, var_TC: Tensor, values: int) -> None:
+        """Take a batch's statistics, each of so many values, into the running ones."""
+        self.norm.num_batches_tracked += 1
+        _remember(self.norm.running_mean[None], self.norm.running_var[None], mean_TC, var_TC, values)
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
         return self.norm(x_TBCHW.flatten(0, 1)).unflatten(0, x_TBCHW.shape[:2])
