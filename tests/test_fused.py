@@ -96,7 +96,7 @@ def test_cases_meet_each_pair():
     assert all(len({(case[i], case[j]) for case in CASES}) == 16 for i in range(5) for j in range(i))
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1, 2), (2, 7, 1, 1), (3, 2, 2, 3), (2, 2, 33, 32), (2, 3, 40, 40), (2, 40, 5, 6), (3, 3, 1, 1024)])
+@pytest.mark.parametrize("size", [(1, 1, 1, 2), (2, 7, 1, 1), (3, 2, 2, 3), (2, 2, 33, 32), (2, 2, 70, 70), (2, 150, 5, 6), (3, 2, 1, 4096)])
 @pytest.mark.parametrize("norm", ["bntt", "tdbn"])
 def test_any_size(size, norm):
     """Less than a block, blocks of several pictures, pictures of several blocks, and what is left over."""
@@ -105,7 +105,7 @@ def test_any_size(size, norm):
     (mine, found), (plain, expected) = (gradients(way, y, normal_of(norm, T), LIF(0.9)) for way in ("cpu", "reference"))
     assert torch.equal(mine.spikes_TBCHW, plain.spikes_TBCHW)
     for name in expected:       # two values a channel are +1 and -1 whatever they were: no gradient but rounding
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+        assert (found[name] - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-5, name
 
 
 def test_statistics_far_from_zero():
@@ -142,7 +142,7 @@ def test_refused_tensors_and_ways():
     y = random(2, 3, C, 9, 11)
     for other, words in ((y.double(), "float64"), (y.half(), "float16"), (y.to("meta"), "on meta")):
         assert words in refusal("cpu", other, None, LIF())
-    with pytest.raises(ValueError, match="'gpu' is none of auto, reference, cpu"):
+    with pytest.raises(ValueError, match="'gpu' is none of auto, reference, cpu, triton"):
         run(y, None, LIF(), "gpu")
     for neuron in (LIF(), *(LIF(0.5, torch.rand(n, 1, 1) + 1, s) for n in (1, C) for s in SURROGATES)):
         assert refusal("cpu", y, None, neuron) is None

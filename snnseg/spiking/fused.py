@@ -1,7 +1,7 @@
 """Normalisation and leaky integrate-and-fire over all time steps as one operator: input currents y -> **spikes**.
 
-`reference` is the plain form and the oracle; `snnseg.spiking.fused_cpu` (numba) gives the same spikes and gradients with one
-walk through memory, and keeps nothing for the backward pass but y and [T, C] tables.
+`reference` is the plain form and the oracle; `snnseg.spiking.fused_cpu` (numba) and `fused_triton` give the same spikes and
+gradients with one walk through memory, and keep nothing for the backward pass but y and [T, C] tables.
 Paper: Kim, Chough, Panda 2022: BNTT before the neuron, eqs. 2 and 3 (neuron), eq. 6 (surrogate).
 Shapes: T time steps, B pictures, C channels, H x W pixels.
 """

@@ -21,7 +21,7 @@ from snnseg.spiking.fused import Fired, Normal
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 
-BLOCK = 1024            # neurons walked together: 80 KiB of potentials at T = 20
+BLOCK = 4096            # neurons walked together: 320 KiB of potentials at T = 20; fewer would read memory in shorter runs
 LANES = 128             # a sum runs in so many parts side by side: one part would run a value at a time, as there is no fastmath
 SMALL = 2**15           # values: fewer are done before a second thread has begun
 KINDS = {Triangle: 0, Arctan: 1, Sigmoid: 2, Rectangle: 3}
@@ -29,7 +29,13 @@ SHIFT = {torch.float32: np.uint32(0), torch.bfloat16: np.uint32(16)}        # bf
 ZERO, HALF, ONE, FOUR, SIXTEEN, PI = np.float32([0, 0.5, 1, 4, 16, np.pi])      # with python's floats, float32 becomes float64
 E2, E3, E4, E5 = np.float32([1 / 2, 1 / 6, 1 / 24, 1 / 120])                    # of the exponential series
 
-compiled = njit(nogil=True, error_model="numpy", cache=True)      # compiled once a machine: some seconds
+
+def compiled(function):
+    """Compiled at the first call, some seconds; kept on disk for other processes, where there is a place that can be written."""
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:        # neither beside this file nor in the home folder
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @compiled

@@ -1,0 +1,303 @@
+"""Triton kernels of norm + leaky integrate-and-fire; `snnseg.spiking.fused_triton` says what they compute and calls them.
+
+All walk the matrix [T, N, C] of rows of channels, N = B * H * W pixels of a step, as channels_last lays it in memory. A
+tile is BP pixels by BC channels, both powers of two, the last ones masked; a program holds a tile at every time step, so
+the potential stays in registers. Arithmetic is float32 whatever is stored. Every sum is of one order: no atomics, so the same
+bits in every run. A scalar base address in 64 bits is moved from step to step; offsets inside a tile are small.
+"""
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _slope(m, scale, SURROGATE: tl.constexpr):
+    """The slope that stands for the step's, as `snnseg.spiking.surrogate` has it, at m = u / threshold - 1."""
+    if SURROGATE == "Triangle":
+        slope = tl.maximum(1.0 - tl.abs(m), 0.0)
+    elif SURROGATE == "Arctan":
+        slope = 1.0 / (1.0 + (3.141592653589793 * m) * (3.141592653589793 * m))
+    elif SURROGATE == "Sigmoid":
+        e = tl.exp(-4.0 * tl.abs(m))            # s (1 - s) is even in m, and this way round nothing overflows
+        slope = 4.0 * e / ((1.0 + e) * (1.0 + e))
+    else:
+        tl.static_assert(SURROGATE == "Rectangle")
+        slope = tl.where(tl.abs(m) < 0.5, 1.0, 0.0)
+    return scale * slope
+
+
+@triton.jit
+def _row(table_ptr, number, col, in_c, BC: tl.constexpr):
+    """[1, BC] of a leak, threshold or beta: from a [C] table if there is one, else one number for all."""
+    if table_ptr is not None:
+        row = tl.load(table_ptr + col, mask=in_c, other=1.0)[None, :]
+    else:
+        row = tl.zeros([1, BC], tl.float32) + number
+    return row
+
+
+@triton.jit
+def _current(y, scale_ptr, mean_ptr, table, beta, in_c, NORM: tl.constexpr):
+    """z = scale * (y - mean) + beta, and y - mean. Taking the mean away first loses nothing to a large one."""
+    centred = y
+    z = y
+    if NORM:
+        centred = y - tl.load(mean_ptr + table, mask=in_c, other=0.0)[None, :]
+        z = centred * tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :] + beta
+    return z, centred
+
+
+@triton.jit
+def statistics_kernel(y_ptr, mean_ptr, square_ptr, pixels, channels, step, blocks,
+                      CHUNK: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """Mean and sum of squares about it of CHUNK pixels of a step: [T, blocks, C] each; grid (blocks, T, channel tiles).
+
+    Welford's recurrence in every lane, then the lanes together as Chan, Golub and LeVeque (1983) join samples: no difference
+    of large sums, however far the mean is from 0.
+    """
+    block, t = tl.program_id(0), tl.program_id(1)
+    col = tl.program_id(2) * BC + tl.arange(0, BC)
+    row = block * CHUNK + tl.arange(0, BP)
+    base = y_ptr + t.to(tl.int64) * step + block.to(tl.int64) * CHUNK * channels
+    offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
+    count = tl.zeros([BP], tl.float32)
+    mean = tl.zeros([BP, BC], tl.float32)
+    square = tl.zeros([BP, BC], tl.float32)
+    for i in range(CHUNK // BP):
+        inside = (row < pixels)[:, None] & (col < channels)[None, :]
+        y = tl.load(base + offset, mask=inside, other=0.0).to(tl.float32)
+        delta = tl.where(inside, y - mean, 0.0)
+        mean += delta * (1.0 / (i + 1))         # lanes run out of pixels only at the end: i + 1 is the count of those that go on
+        square += delta * (y - mean)
+        count += tl.where(row < pixels, 1.0, 0.0)
+        row += BP
+        base += BP * channels
+    whole = tl.sum(mean * count[:, None], axis=0) / tl.sum(count, axis=0)
+    apart = mean - whole[None, :]
+    total = tl.sum(square + count[:, None] * apart * apart, axis=0)
+    at = (t * blocks + block) * channels + col
+    tl.store(mean_ptr + at, whole, mask=col < channels)
+    tl.store(square_ptr + at, total, mask=col < channels)
+
+
+@triton.jit
+def join_kernel(mean_ptr, square_ptr, mean_out, var_out, per_deviation_out, eps, pixels, channels, blocks, rows,
+                CHUNK: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """Mean, biased variance and 1 / sqrt(variance + eps) of `rows` blocks of statistics_kernel: [groups, C]; grid (groups, channel tiles)."""
+    group = tl.program_id(0)
+    col = tl.program_id(1) * BC + tl.arange(0, BC)
+    offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
+    count = tl.zeros([BP], tl.float32)
+    first = tl.zeros([BP, BC], tl.float32)
+    row = tl.arange(0, BP)
+    for i in range(tl.cdiv(rows, BP)):
+        inside = (row < rows)[:, None] & (col < channels)[None, :]
+        n = tl.where(row < rows, tl.minimum(pixels - (row % blocks) * CHUNK, CHUNK), 0).to(tl.float32)
+        first += n[:, None] * tl.load(mean_ptr + (group * rows + i * BP) * channels + offset, mask=inside, other=0.0)
+        count += n
+        row += BP
+    total = tl.sum(count, axis=0)
+    mean = tl.sum(first, axis=0) / total
+    second = tl.zeros([BP, BC], tl.float32)
+    row = tl.arange(0, BP)
+    for i in range(tl.cdiv(rows, BP)):
+        inside = (row < rows)[:, None] & (col < channels)[None, :]
+        n = tl.where(row < rows, tl.minimum(pixels - (row % blocks) * CHUNK, CHUNK), 0).to(tl.float32)
+        at = (group * rows + i * BP) * channels + offset
+        apart = tl.load(mean_ptr + at, mask=inside, other=0.0) - mean[None, :]
+        second += tl.load(square_ptr + at, mask=inside, other=0.0) + n[:, None] * apart * apart
+        row += BP
+    var = tl.sum(second, axis=0) / total
+    at = group * channels + col
+    tl.store(mean_out + at, mean, mask=col < channels)
+    tl.store(var_out + at, var, mask=col < channels)
+    tl.store(per_deviation_out + at, tl.div_rn(1.0, tl.sqrt_rn(var + eps)), mask=col < channels)
+
+
+@triton.jit
+def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step,
+                NORM: tl.constexpr, SOFT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """Spikes of a tile over all steps; grid (pixel tiles, channel tiles)."""
+    tile = tl.program_id(0)
+    col = tl.program_id(1) * BC + tl.arange(0, BC)
+    in_c = col < channels
+    inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
+    offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
+    base = tile.to(tl.int64) * BP * channels
+    leak_1C = _row(leak_ptr, leak, col, in_c, BC)
+    threshold_1C = _row(threshold_ptr, threshold, col, in_c, BC)
+    beta_1C = _row(beta_ptr, 0.0, col, in_c, BC)
+    per_threshold = 1.0 / threshold_1C
+    table = col
+    u = tl.zeros([BP, BC], tl.float32)
+    for _ in range(T):
+        y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+        z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
+        u = leak_1C * u + z
+        fired = (u - threshold_1C) * per_threshold > 0.0       # at the threshold exactly 0, and right for a negative one
+        tl.store(spikes_ptr + base + offset, tl.where(fired, 1.0, 0.0).to(spikes_ptr.dtype.element_ty), mask=inside)
+        u = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
+        base += step
+        table += channels
+
+
+@triton.jit
+def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, slope_scale,
+                     history_ptr, sum_ptr, neuron_ptr, T, pixels, channels, step, tiles,
+                     NORM: tl.constexpr, RESCALE: tl.constexpr, SUMS: tl.constexpr, NEURON: tl.constexpr,
+                     SOFT: tl.constexpr, SURROGATE: tl.constexpr, REVERSE: tl.constexpr, BITS: tl.constexpr,
+                     BP: tl.constexpr, BC: tl.constexpr):
+    """Gradient of the currents, gz, from that of the spikes; grid (programs, channel tiles), each takes every so many-th tile.
+
+    A tile is walked forward, to know its potentials, and back. u before the reset at every step is kept in `history`
+    [programs, T, BP, BC], a scratch that is used again for the next tile, or found again by REVERSE from the last one, the
+    input and the spikes, which are kept as BITS bits a value.
+    SUMS: sums over the tile of gz and of gz * (y - mean), [2, T, tiles, C]. NEURON: those for leak and threshold, [2, tiles, C].
+    RESCALE: out = scale * gz (for statistics that were given), else gz.
+    """
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    col = tl.program_id(1) * BC + tl.arange(0, BC)
+    in_c = col < channels
+    offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
+    kept = tl.arange(0, BP)[:, None] * BC + tl.arange(0, BC)[None, :]
+    history = (tl.program_id(1).to(tl.int64) * programs + program) * T * (BP * BC)
+    leak_1C = _row(leak_ptr, leak, col, in_c, BC)
+    threshold_1C = _row(threshold_ptr, threshold, col, in_c, BC)
+    beta_1C = _row(beta_ptr, 0.0, col, in_c, BC)
+    per_threshold = 1.0 / threshold_1C
+    per_leak = 1.0 / leak_1C if REVERSE else leak_1C
+    tile = program
+    for _ in range(program, tiles, programs):
+        inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
+        base = tile.to(tl.int64) * BP * channels
+        past = history
+        table = col
+        left = tl.zeros([BP, BC], tl.float32)   # u after the reset
+        bits = tl.zeros([BP, BC], tl.int64 if BITS == 64 else tl.int32)
+        for t in range(T):
+            y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+            z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
+            u = leak_1C * left + z
+            fired = (u - threshold_1C) * per_threshold > 0.0
+            left = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
+            if REVERSE:
+                bits |= fired.to(bits.dtype) << t
+            else:
+                tl.store(history_ptr + past + kept, u)
+                past += BP * BC
+            base += step
+            table += channels
+        if not REVERSE:
+            tl.debug_barrier()      # what one thread has stored, another may load
+
+        grad_left = tl.zeros([BP, BC], tl.float32)
+        grad_leak = tl.zeros([BP, BC], tl.float32)
+        grad_threshold = tl.zeros([BP, BC], tl.float32)
+        at = tile * channels + col
+        for i in range(T):
+            base -= step
+            table -= channels
+            t = T - 1 - i
+            y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+            grad = tl.load(grad_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+            z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
+            if REVERSE:
+                fired = ((bits >> t) & 1) != 0
+                u = tl.where(fired, left + threshold_1C, left)     # soft only: a hard reset leaves nothing to go back from
+            else:
+                past -= BP * BC
+                u = tl.load(history_ptr + past + kept)
+                fired = (u - threshold_1C) * per_threshold > 0.0
+            m = (u - threshold_1C) * per_threshold
+            grad_m = grad * _slope(m, slope_scale, SURROGATE)
+            gz = grad_m * per_threshold + (grad_left if SOFT else tl.where(fired, 0.0, grad_left))
+            out = gz
+            if RESCALE:
+                out = gz * tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :]
+            tl.store(out_ptr + base + offset, out.to(out_ptr.dtype.element_ty), mask=inside)
+            if SUMS:        # beyond the map the gradient was loaded as 0, so gz is 0
+                tl.store(sum_ptr + t * tiles * channels + at, tl.sum(gz, axis=0), mask=in_c)
+                tl.store(sum_ptr + (T + t) * tiles * channels + at, tl.sum(gz * centred, axis=0), mask=in_c)
+            if NEURON:
+                grad_threshold -= grad_m * u * per_threshold * per_threshold
+                if SOFT:
+                    grad_threshold -= tl.where(fired, grad_left, 0.0)
+            if REVERSE:
+                left = (u - z) * per_leak
+            elif NEURON:
+                before = past - BP * BC + kept
+                u = tl.load(history_ptr + before, mask=before >= history, other=0.0)        # before the first step it was 0
+                left = tl.where((u - threshold_1C) * per_threshold > 0.0, u - threshold_1C if SOFT else 0.0, u)
+            if NEURON:
+                grad_leak += gz * left
+            grad_left = leak_1C * gz
+        if NEURON:
+            tl.store(neuron_ptr + at, tl.sum(grad_leak, axis=0), mask=in_c)
+            tl.store(neuron_ptr + tiles * channels + at, tl.sum(grad_threshold, axis=0), mask=in_c)
+        if not REVERSE:
+            tl.debug_barrier()      # all have read before the next tile is written over this one
+        tile += programs
+
+
+@triton.jit
+def settle_kernel(sum_ptr, total_ptr, slope_ptr, shift_ptr, gamma_ptr, gamma_step, per_deviation_ptr, per_deviation_step, per_value,
+                  T, channels, BATCH: tl.constexpr, PER_STEP: tl.constexpr, BC: tl.constexpr):
+    """From the sums of gz and of gz * (y - mean), [2, T, C], all that is left to know of the norm; grid (channel tiles,).
+
+    The second becomes that of gz * normalised y, in place: gamma's gradient a step. `total` [2, C] has both over all steps, beta's
+    gradient and gamma's. BATCH: with g = gamma * gz, dL/dy = (g - mean of g - normalised y * mean of g * normalised y) / deviation;
+    what undo_norm_kernel takes of the last two terms is `slope` and `shift` [T, C], and per_value is 1 / count.
+    """
+    col = tl.program_id(0) * BC + tl.arange(0, BC)
+    in_c = col < channels
+    total = tl.zeros([BC], tl.float32)
+    total_moment = tl.zeros([BC], tl.float32)
+    mean = tl.zeros([BC], tl.float32)
+    mean_moment = tl.zeros([BC], tl.float32)
+    per_deviation = tl.zeros([BC], tl.float32)
+    for t in range(T):
+        at = t * channels + col
+        per_deviation = tl.load(per_deviation_ptr + t * per_deviation_step + col, mask=in_c, other=0.0)
+        gz = tl.load(sum_ptr + at, mask=in_c, other=0.0)
+        moment = per_deviation * tl.load(sum_ptr + T * channels + at, mask=in_c, other=0.0)
+        tl.store(sum_ptr + T * channels + at, moment, mask=in_c)
+        total += gz
+        total_moment += moment
+        if gamma_ptr is not None:
+            gamma = tl.load(gamma_ptr + t * gamma_step + col, mask=in_c, other=0.0)
+            gz *= gamma
+            moment *= gamma
+        if BATCH:
+            if PER_STEP:
+                tl.store(shift_ptr + at, -gz * per_deviation * per_value, mask=in_c)
+                tl.store(slope_ptr + at, -moment * per_deviation * per_deviation * per_value, mask=in_c)
+            else:
+                mean += gz
+                mean_moment += moment
+    tl.store(total_ptr + col, total, mask=in_c)
+    tl.store(total_ptr + channels + col, total_moment, mask=in_c)
+    if BATCH:
+        if not PER_STEP:        # one deviation for all steps
+            for t in range(T):
+                tl.store(shift_ptr + t * channels + col, -mean * per_deviation * per_value, mask=in_c)
+                tl.store(slope_ptr + t * channels + col, -mean_moment * per_deviation * per_deviation * per_value, mask=in_c)
+
+
+@triton.jit
+def undo_norm_kernel(y_ptr, grad_ptr, scale_ptr, mean_ptr, slope_ptr, shift_ptr, pixels, channels, step,
+                     BP: tl.constexpr, BC: tl.constexpr):
+    """gz -> dL/dy = scale * gz + slope * (y - mean) + shift, in place, with [T, C] tables; grid (pixel tiles, T, channel tiles)."""
+    tile, t = tl.program_id(0), tl.program_id(1)
+    col = tl.program_id(2) * BC + tl.arange(0, BC)
+    in_c = col < channels
+    inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
+    at = t.to(tl.int64) * step + tile.to(tl.int64) * BP * channels + (tl.arange(0, BP)[:, None] * channels + col[None, :])
+    table = t * channels + col
+    scale = tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :]
+    mean = tl.load(mean_ptr + table, mask=in_c, other=0.0)[None, :]
+    slope = tl.load(slope_ptr + table, mask=in_c, other=0.0)[None, :]
+    shift = tl.load(shift_ptr + table, mask=in_c, other=0.0)[None, :]
+    y = tl.load(y_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    gz = tl.load(grad_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(grad_ptr + at, (scale * gz + slope * (y - mean) + shift).to(grad_ptr.dtype.element_ty), mask=inside)

@@ -1,0 +1,289 @@
+"""Norm + neuron in Triton against the plain form: spikes, statistics, every gradient, what is kept for the backward pass.
+
+On a GPU the compiled kernels are tried here. Without one they are interpreted on CPU tensors, which Triton has to be told
+before it is first imported: `test_interpreted` then runs this file in a process of its own, and no other test notices.
+"""
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from snnseg.spiking.fused import Normal, reference
+from snnseg.spiking.neuron import LIF
+from snnseg.spiking.surrogate import SURROGATES, Arctan, Surrogate
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+HERE = INTERPRETED or torch.cuda.is_available()
+DEVICE = "cpu" if INTERPRETED else "cuda"
+if HERE:
+    from snnseg.spiking import fused_triton
+
+C = 6
+EPS = 1e-4
+
+
+def test_interpreted():
+    if HERE:
+        pytest.skip("the kernels run in this process")
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, capture_output=True,
+                         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout + run.stderr
+
+
+@pytest.fixture(autouse=True)
+def many_tiles(request, monkeypatch):
+    """Tiles so small that even these tensors have many, the last ones cut by the edge, and programs that take several."""
+    if request.function is test_interpreted:
+        return
+    for name, value in {"CHANNELS": 4, "SCAN": (32, 1), "WALK": (64, 2), "WALK_BACK": (64, 1), "CHUNK": 16, "SCRATCH_PROGRAMS": 2}.items():
+        monkeypatch.setattr(fused_triton, name, value)
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def currents(steps, dtype=torch.float32, last=True, shape=(2, C, 3, 5), scale=1.0, shift=0.5):
+    """y [T, B, C, H, W], by default in channels_last, whose spread and mean differ from channel to channel."""
+    y = random(steps, *shape, seed=steps) * torch.linspace(.6, 1.4, shape[1], device=DEVICE).view(-1, 1, 1) * scale + shift
+    if last:
+        y = y.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    return y.to(dtype).requires_grad_()
+
+
+def learned(*shape, seed=0, about=1.0):
+    return (about + 0.3 * random(*shape, seed=seed)).detach().requires_grad_()
+
+
+def normals(kind, steps):
+    gamma_TC, gamma_1C, beta_1C = learned(steps, C, seed=1), learned(1, C, seed=2), learned(1, C, seed=3, about=0.2)
+    mean_TC, var_TC = random(steps, C, seed=4), random(steps, C, seed=5).square() + 0.5
+    return {"none": None,
+            "bntt": Normal(gamma_TC, None, True, EPS, None, None),
+            "tdbn": Normal(gamma_1C, beta_1C, False, EPS, None, None),
+            "given": Normal(gamma_TC, beta_1C, True, EPS, mean_TC, var_TC),
+            "given together": Normal(gamma_1C, beta_1C, False, EPS, mean_TC[:1], var_TC[:1]),
+            "given, nothing learned": Normal(None, None, True, EPS, mean_TC[:1], var_TC[:1]),
+            "a step, nothing learned": Normal(None, None, True, EPS, None, None),
+            "a step, one gamma": Normal(gamma_1C, beta_1C, True, EPS, None, None),
+            "together, nothing learned": Normal(None, None, False, EPS, None, None)}[kind]
+
+
+def answer(way, y, normal, neuron):
+    """What comes out, the gradients of everything that has one, and their names."""
+    fired = way(y, normal, neuron)
+    leaves = {"y": y, "gamma": normal and normal.gamma_TC, "beta": normal and normal.beta_TC, "leak": neuron.leak, "threshold": neuron.threshold}
+    leaves = {k: v for k, v in leaves.items() if isinstance(v, torch.Tensor) and v.requires_grad}
+    weight = random(*y.shape, seed=99).to(y.dtype)
+    gradients = torch.autograd.grad((fired.spikes_TBCHW * weight).sum(dtype=torch.float32), list(leaves.values()), allow_unused=True)
+    return fired, dict(zip(leaves, gradients, strict=True))
+
+
+def apart(a, b):
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+def assert_same(y, normal, neuron, rates=(.03, .97)):
+    assert fused_triton.refusal(y, normal, neuron) is None
+    mine, my_gradients = answer(fused_triton.run, y, normal, neuron)
+    plain, gradients = answer(reference, y, normal, neuron)
+    assert mine.spikes_TBCHW.dtype == y.dtype and mine.spikes_TBCHW.shape == y.shape
+    assert rates[0] < plain.spikes_TBCHW.float().mean() < rates[1]
+    assert (mine.spikes_TBCHW != plain.spikes_TBCHW).sum() <= 1e-5 * y.numel()
+    for a, b in ((mine.mean_TC, plain.mean_TC), (mine.var_TC, plain.var_TC)):
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert not a.requires_grad
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert my_gradients.keys() == gradients.keys()
+    for name, b in gradients.items():
+        a = my_gradients[name]
+        if b is None or not b.any():        # a leak has met nothing at T = 1
+            assert not a.any(), name
+            continue
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), name
+        assert apart(a, b) < (1e-4 if y.dtype == torch.float32 else 1e-2), name
+
+
+# ------------------------------------------------------------------------------------------------ every pair of settings
+
+LEVELS = (("bntt", "tdbn", "none", "given"), (0.5, 0.9, 0.99, 1.0), (1, 2, 5, 20), tuple(SURROGATES),
+          (("soft", "last"), ("soft", "first"), ("hard", "last"), ("hard", "first")))
+
+
+def pairs():
+    """Sixteen cases that hold every pair of levels of any two of the five once: columns i, j, i + j, i + 2j, i + 3j in GF(4)."""
+    times = [[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]]
+    return [[level[k] for level, k in zip(LEVELS, (i, j, i ^ j, i ^ times[2][j], i ^ times[3][j]), strict=True)]
+            for i in range(4) for j in range(4)]
+
+
+def test_the_pairs_are_all_there():
+    for a in range(5):
+        for b in range(a):
+            assert len({(case[a], case[b]) for case in pairs()}) == 16
+
+
+@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs()), *((case, torch.bfloat16) for case in pairs()[::3])],
+                         ids=lambda x: "-".join(map(str, x)) if isinstance(x, list) else str(x))
+def test_as_the_plain_form(case, dtype):
+    norm, leak, steps, surrogate, (reset, layout) = case
+    assert_same(currents(steps, dtype, layout == "last"), normals(norm, steps), LIF(leak, 0.7, SURROGATES[surrogate](0.8), reset == "soft"))
+
+
+@pytest.mark.parametrize("kind", ["given together", "given, nothing learned", "a step, nothing learned", "a step, one gamma",
+                                  "together, nothing learned"])
+def test_other_norms(kind):
+    assert_same(currents(4), normals(kind, 4), LIF(0.9, 0.5))
+
+
+@pytest.mark.parametrize(("norm", "shape", "soft"), [
+    *((norm, (C, 1, 1), soft) for norm in ("none", "bntt", "given") for soft in (True, False)),
+    ("bntt", (), True), ("none", (1,), False), ("bntt", (1, 1, 1), True)])
+def test_learned_leak_and_threshold(norm, shape, soft):
+    assert_same(currents(3), normals(norm, 3), LIF(learned(*shape, seed=6, about=0.6), learned(*shape, seed=7), Arctan(), soft))
+
+
+def test_one_of_the_two_learned():
+    for neuron in (LIF(learned(about=0.9), 0.5), LIF(0.99, learned(C, 1, 1))):
+        assert_same(currents(1), None, neuron)
+        assert_same(currents(3), normals("tdbn", 3), neuron)
+
+
+def test_thresholds_of_any_sign():
+    threshold_C11 = torch.tensor([1.0, -1.0, 0.3, -0.3, 2.0, 0.01], device=DEVICE).view(C, 1, 1).requires_grad_()
+    assert_same(currents(4), None, LIF(0.9, threshold_C11))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 1.0, 1.7, 3.0])
+def test_a_potential_at_the_threshold_does_not_fire(threshold):
+    y = torch.tensor([threshold, threshold + 1e-6, threshold - 1e-6], device=DEVICE).view(1, 1, 1, 1, 3)
+    assert fused_triton.run(y, None, LIF(1.0, threshold)).spikes_TBCHW.flatten().tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (3, 1, 1, 1), (1, 3, 1, 1), (1, 9, 2, 3), (2, 4, 4, 8)], ids=str)
+def test_odd_shapes(shape):
+    """One value, one pixel, one channel; channels that fill tiles and that do not."""
+    assert_same(currents(3, shape=shape), None, LIF(0.9, 0.3))
+    if shape[0] * shape[2] * shape[3] > 1:
+        gamma_TC = learned(3, shape[1])
+        assert_same(currents(3, shape=shape), Normal(gamma_TC, None, True, EPS, None, None), LIF(0.9, 0.3))
+
+
+def test_tiles_as_they_are_for_nets(monkeypatch):
+    """70 channels are two tiles of 64; 1 104 pixels are 35 tiles of 32 and two blocks of statistics."""
+    monkeypatch.undo()
+    y = currents(2, shape=(2, 70, 24, 23))
+    assert_same(y, Normal(learned(2, 70), None, True, EPS, None, None), LIF(learned(70, 1, 1, about=.7), 0.8))
+
+
+# ------------------------------------------------------------------------------------------------ statistics and gradients
+
+@pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.parametrize("kind", ["far mean", "first pixel far away", "narrow"])
+def test_statistics_are_as_good_as_double_precision(kind, per_step):
+    y = currents(2, shape=(2, C, 8, 8)).detach()
+    y = {"far mean": y + 1000, "first pixel far away": y, "narrow": y * 1e-2 + 1}[kind]
+    if kind == "first pixel far away":
+        y[:, 0, :, 0, 0] = 1e3
+    fired = fused_triton.run(y, Normal(None, None, per_step, EPS, None, None), LIF())
+    groups = y.double() if per_step else y.double().flatten(0, 1)[None]
+    var, mean = torch.var_mean(groups, dim=(1, 3, 4), correction=0)
+    torch.testing.assert_close(fired.mean_TC, mean.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(fired.var_TC, var.float(), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize(("leak", "steps", "reversed_"), [
+    (1.0, 20, True), (1.0, 56, True), (1.0, 57, False), (0.99, 20, True), (0.99, 45, True), (0.99, 46, False), (0.9, 5, True), (0.9, 18, True),
+    (0.9, 19, False), (0.5, 5, True), (0.5, 6, False), (0.5, 20, False), (0.0, 1, False), (0.1, 2, True), (0.1, 3, False), (1e-30, 64, False), (1.1, 4, False)])
+def test_when_potentials_are_reversed(leak, steps, reversed_):
+    assert fused_triton.reverses(LIF(leak), steps) is reversed_
+    assert not fused_triton.reverses(LIF(leak, soft_reset=False), steps)
+    assert not fused_triton.reverses(LIF(torch.tensor(leak)), steps)
+
+
+@pytest.mark.parametrize(("leak", "steps"), [(1.0, 56), (0.99, 45), (0.9, 18), (0.5, 5), (0.1, 2)])
+def test_reversed_or_recomputed_the_gradients_are_the_same(leak, steps, monkeypatch):
+    """At the edge of the rule; the triangle's slope changes with the potential by 1 / threshold."""
+    y, neuron = currents(steps, shape=(1, 2, 3, 3)), LIF(leak, 0.9)
+    _, reversed_ = answer(fused_triton.run, y, None, neuron)
+    monkeypatch.setattr(fused_triton, "reverses", lambda *_: False)
+    _, recomputed = answer(fused_triton.run, y, None, neuron)
+    assert apart(reversed_["y"], recomputed["y"]) < 2e-5
+
+
+def test_what_is_kept_for_the_backward_pass():
+    """y, once, and tables of [T, C]: neither spikes nor potentials."""
+    kept = []
+    y, normal = currents(5), normals("bntt", 5)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        fused_triton.run(y, normal, LIF(learned(C, 1, 1), learned()))
+    assert [x.data_ptr() == y.data_ptr() and x.shape == y.shape for x in kept if x.numel() > 5 * C] == [True]
+    assert len(kept) < 10
+
+
+def test_kept_for_the_backward_pass_in_the_order_of_channels_first():
+    """y is copied once, not kept twice."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        fused_triton.run(currents(5, last=False), None, LIF())
+    assert [n for n in kept if n > 5 * C] == [5 * 2 * C * 3 * 5]
+
+
+def test_layouts_and_gradients_that_come_in_any_order():
+    y, neuron = currents(3), LIF(0.9, 0.5)
+    spikes = fused_triton.run(y, None, neuron).spikes_TBCHW
+    assert spikes.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    for loss in (lambda s: s.sum(), lambda s: (s * random(*s.shape)).sum(), lambda s: s[1, :, 2].sum()):
+        mine, plain = (torch.autograd.grad(loss(way(y, None, neuron).spikes_TBCHW), y)[0] for way in (fused_triton.run, reference))
+        assert apart(mine, plain) < 1e-5
+
+
+def test_only_the_parameters_learn():
+    """y may come from data: gamma, leak and threshold have their gradients all the same."""
+    y, normal = currents(4).detach(), normals("bntt", 4)
+    assert_same(y, normal, LIF(0.99, 0.7))
+    assert_same(y, normal, LIF(learned(about=.9), learned()))
+    assert not fused_triton.run(y, None, LIF()).spikes_TBCHW.requires_grad
+
+
+@pytest.mark.parametrize("neuron", [LIF(), LIF(0.5)], ids=["reverse", "recompute"])
+def test_the_same_bits_in_every_run(neuron):
+    """Larger on a GPU, where programs run at once."""
+    y = currents(3, shape=(2, C, 3, 5)) if INTERPRETED else currents(20, shape=(16, 64, 16, 16))
+    normal = Normal(learned(len(y), y.shape[2]), None, True, EPS, None, None)
+    first, second = (answer(fused_triton.run, y, normal, neuron) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    assert all(torch.equal(first[1][k], second[1][k]) for k in first[1])
+
+
+# ------------------------------------------------------------------------------------------------ what it refuses
+
+def test_refusals():
+    class Own(Surrogate):
+        pass
+
+    def reason(y=None, normal=None, **neuron):
+        return fused_triton.refusal(currents(2) if y is None else y, normal, LIF(**neuron))
+
+    assert reason() is None and reason(leak=torch.ones(C, 1, 1, device=DEVICE)) is None
+    assert "float64" in reason(currents(2, torch.float64)) and "float16" in reason(currents(2, torch.float16))
+    assert "spike function" in reason(spike=Own()) and "spike function" in reason(spike=torch.sigmoid)
+    for shape in ((C,), (2, 1, 1), (1, C), (1, 1, C), (1, 1, 1, 1), (C + 1, 1, 1)):
+        assert "leak is" in reason(leak=torch.ones(shape, device=DEVICE)) and "threshold is" in reason(threshold=torch.ones(shape, device=DEVICE))
+    assert "float64" in reason(leak=torch.tensor(.9, dtype=torch.float64, device=DEVICE))
+    statistics = torch.ones(2, C, device=DEVICE)
+    assert reason(normal=Normal(None, None, True, EPS, statistics, statistics)) is None
+    assert "no gradient" in reason(normal=Normal(None, None, True, EPS, statistics.clone().requires_grad_(), statistics))
+    if not INTERPRETED:
+        assert "needs a GPU" in reason(currents(2).cpu())
+
+
+if not HERE:        # what is left is test_interpreted, whose process has the rest
+    for _name in [name for name in globals() if name.startswith("test_") and name != "test_interpreted"]:
+        del globals()[_name]
