@@ -7,7 +7,7 @@ READY  := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint slow golden constraints clean
+.PHONY: repro test lint slow bench golden constraints clean
 
 repro: $(READY)            ## raw pictures to trained, measured nets and their table
 	dvc repro
@@ -21,6 +21,9 @@ lint: $(READY)             ## style
 
 slow: $(READY)             ## full-size checks; they need the official files below data/raw
 	python -m pytest -m slow -s
+
+bench: $(READY)            ## a training step beside other libraries, and its memory; pip install -c constraints.txt -e '.[bench]' brings them
+	python -m benchmarks.train_step && python -m benchmarks.memory && python -m benchmarks.scan
 
 golden: $(READY)           ## write tests/golden anew, after a change that is meant to change losses
 	python -m pytest tests/test_golden.py --refresh-golden

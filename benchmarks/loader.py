@@ -4,18 +4,17 @@
 
 `cold` is what a training pays once: verify every byte, decode the split, and hand out one shuffled epoch. `warm` is an
 epoch from then on. Without --store, a store of 48 000 pictures of 32x32 is made from the embedded sample first. Writes
-data/bench/loader.json; `images_per_s` there is the cold figure, the median of the repetitions.
+data/bench/loader.json; `images_per_s` in its row is the cold figure, the median of the repetitions.
 """
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import frame
 from snnseg import config, seal
 from snnseg.data import loader, prepare, store
 
@@ -52,7 +51,6 @@ def main() -> None:
     arguments.add_argument("--store", type=Path, help="an existing sealed store")
     asked = arguments.parse_args()
     pictures, repetitions = (12_000, 3) if asked.quick else (48_000, 5)
-    root = Path(config.PARAMS).absolute().parent
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.store
         if folder is None:
@@ -61,8 +59,7 @@ def main() -> None:
             prepare.prepare(numbers)
             folder = numbers.store
         found = measure(folder, repetitions)
-    found |= {"machine": platform.machine(), "python": platform.python_version()}
-    seal.write_file(root / "data" / "bench" / "loader.json", json.dumps(found, indent=1) + "\n")
+    frame.write("loader", frame.machine(), [{"form": "snnseg", **found}])
     print(f"{'':6}{'pictures/s':>12}   ({found['images']} of {found['size']}x{found['size']}, batches of {BATCH}, medians of {repetitions})")
     print(f"{'cold':6}{found['images_per_s']:12.0f}   seal verified, decoded, one shuffled epoch")
     print(f"{'warm':6}{found['images_per_s_warm']:12.0f}   a further epoch")

@@ -202,7 +202,8 @@ def check(place: Annotated[str | None, typer.Argument(metavar="[STORE]", help="A
 
 
 @app.command()
-def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> None:
+def train(experiment: Experiment, dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell how much memory a step would take, train nothing.")] = False,
+          set: Set = None, params: Params = PARAMS) -> None:
     """Train one experiment, or go on with it where it stopped.
 
     With --set the result stays in its run folder; without, it also becomes data/model/BENCHMARK/EXPERIMENT.
@@ -211,10 +212,17 @@ def train(experiment: Experiment, set: Set = None, params: Params = PARAMS) -> N
     Examples:
       snnseg train voc/spiking_fcn
       snnseg train mnist_cifar/ann_fcn --set train.epochs=9
+      snnseg train mnist_cifar/spiking_fcn --dry-run --set encode.timesteps=20
     """
     from snnseg import config as configs
 
     numbers = configs.load(params, _experiment(params, experiment), set or [])
+    if dry_run:
+        from snnseg.training import forecast
+
+        print(f"{numbers.name}, batch {numbers.train.batch}, {numbers.timesteps} time steps, {numbers.data.size} x {numbers.data.size}: "
+              f"{forecast.of(numbers)}")
+        return
     from snnseg import tracking
     from snnseg.training import run
 

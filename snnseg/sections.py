@@ -140,6 +140,8 @@ class Neuron(Section):
 
     leak: Annotated[Number, Field(gt=0, le=1)]
     threshold: Positive
+    learn_leak: Literal["none", "layer", "channel"]       # one leak a layer or a channel that is trained from there on
+    learn_threshold: Literal["none", "layer", "channel"]
     reset: Literal["soft", "hard"]
     surrogate: Literal["triangle", "arctan", "sigmoid", "rectangle"]
     surrogate_scale: Positive                   # times the surrogate gradient; the authors' code has 0.3
@@ -171,6 +173,7 @@ class Train(Section):
     seed: Seed
     precision: Literal["fp32", "bf16"]
     kernels: Literal["auto", "reference"]       # how norm and neuron are run; auto takes the fastest that is sure on the device
+    recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
     validate_every: CountOrZero                 # epochs between looks at the test split; 0 = only at the end

@@ -22,5 +22,5 @@ def generator(purpose: str, *numbers: int) -> np.random.Generator:
 
 
 def seed_of(purpose: str, *numbers: int) -> int:
-    """A 32-bit seed for `purpose` at `numbers`, for torch's CPU generator, which uses no more bits of a seed."""
-    return int(_sequence(purpose, numbers).generate_state(1, np.uint32)[0])
+    """A 64-bit seed for `purpose` at `numbers`: the key of a counter-based generator (`spiking.counter`)."""
+    return int(_sequence(purpose, numbers).generate_state(1, np.uint64)[0])

@@ -27,7 +27,7 @@ SURFACE = {
     "prepare": ["[benchmark]", "--allow-partial", "--skip-bad", "--set", "--params"],
     "data fetch": ["name", "--set", "--params"],
     "data check": ["[place]", "--set", "--params"],
-    "train": ["experiment", "--set", "--params"],
+    "train": ["experiment", "--dry-run", "--set", "--params"],
     "evaluate": ["experiment", "--model", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from snnseg import config
-from snnseg.models.inputs import coded
-from snnseg.spiking import encode
+from snnseg.models.inputs import coded, source
+from snnseg.spiking import counter, encode
 
 CPU = torch.device("cpu")
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
@@ -80,6 +80,36 @@ def test_uniforms_of_a_sample_follow_from_its_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_uniforms_begin_at_any_step():
+    whole = encode.uniforms([5, 6], 11, (2, 3, 4))
+    assert torch.equal(whole, counter.uniforms(counter.keys([5, 6]), 0, 11, (2, 3, 4)))
+    for first, steps in ((0, 3), (1, 1), (3, 6), (8, 3)):
+        assert torch.equal(encode.uniforms([5, 6], steps, (2, 3, 4), first=first), whole[first:first + steps])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("signed", [False, True])
+def test_rate_coding_a_stretch_at_a_time(signed, dtype):
+    """The plain functions of the plain numbers, whatever is asked for first; the compiled form for float32, the plain one else."""
+    x = torch.randn(3, 2, 5, 7, generator=torch.Generator().manual_seed(1)).to(dtype)
+    uniform_TBCHW = counter.uniforms(counter.keys([1, 2, 3]), 0, 9, (2, 5, 7))
+    whole = (encode.signed_poisson if signed else encode.poisson)(x, uniform_TBCHW)
+    rate = encode.Rate(x, counter.keys([1, 2, 3]), 9, signed)
+    assert rate.shape == whole.shape == (9, 3, 2, 5, 7)
+    for first, last in ((8, 9), (0, 9), (4, 8), (0, 4), (3, 6), (3, 6)):
+        part = rate.steps(first, last)
+        assert part.dtype == dtype and torch.equal(part, whole[first:last])
+
+
+def test_inputs_that_are_there_already():
+    x = torch.rand(3, 2, 5, 7)
+    constant = encode.Constant(x, 6)
+    assert constant.shape == (6, 3, 2, 5, 7) and constant.steps(2, 5).shape == (3, 3, 2, 5, 7) and constant.steps(2, 5).data_ptr() == x.data_ptr()
+    frames_BTCHW = torch.rand(3, 4, 2, 5, 7)
+    frames = encode.Frames(frames_BTCHW)
+    assert frames.shape == (4, 3, 2, 5, 7) and torch.equal(frames.steps(1, 3), frames_BTCHW[:, 1:3].transpose(0, 1))
+
+
 @pytest.fixture(scope="module")
 def pictures():
     return np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
@@ -121,3 +151,13 @@ def test_coded_spikes_of_a_sample_do_not_depend_on_its_batch(pictures, coding):
         assert not torch.equal(coded(pictures, index, c, CPU, other), whole)
     other_seed = config_with(f"encode.coding={coding}", "train.seed=1")
     assert not torch.equal(coded(pictures, index, other_seed, CPU, ("train", 2)), whole)
+
+
+@pytest.mark.parametrize("coding", ["direct", "poisson", "signed_poisson"])
+def test_coded_is_all_steps_of_its_source(pictures, coding):
+    """From bytes in main memory and from a tensor alike."""
+    c, index = config_with(f"encode.coding={coding}"), np.arange(4)
+    whole = coded(pictures, index, c, CPU, ("train", 0), 10)
+    made = source(torch.from_numpy(pictures), index, c, CPU, ("train", 0), 10)
+    assert made.shape == whole.shape == (10, 4, 3, 8, 8)
+    assert torch.equal(torch.cat([made.steps(0, 4), made.steps(4, 5), made.steps(5, 10)]), whole)

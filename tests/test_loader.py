@@ -152,9 +152,19 @@ def test_mirror_does_not_disturb_the_shift(split):
     assert any(c[0] for c in both)
 
 
+MIRRORED = [[0, 1, 1, 0, 0], [2, -3, 0, 2, 3], [1, -2, 2, 3, 0]]       # or not; pixels down; pixels right
+
+
+def test_moves_are_those_of_the_first_release():
+    """A resumed training of an older version changes its samples as before: these numbers must never change."""
+    batch = Batch(np.array([0, 1, 2, 3, 40_000]), None, None)
+    assert Augment(flip=True, shift=3).drawn(batch, 0, 0).moves_3B.tolist() == MIRRORED
+    assert Augment(flip=False, shift=3).drawn(batch, 0, 0).moves_3B.tolist() == [[0] * 5, *MIRRORED[1:]]
+
+
 def test_no_augmentation_returns_the_batch_itself(split):
     batch = whole(split)
-    assert Augment()(batch, 0, 0) is batch
+    assert Augment()(batch, 0, 0) is batch and Augment().drawn(batch, 0, 0) is batch
 
 
 def test_the_input_is_not_modified(split):

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ import torch
 
 from snnseg import lock
 from snnseg.data import prepare, store
+from snnseg.data.augment import Augment
 from snnseg.errors import Busy, CheckpointMismatch, Interrupted, NoSpace, NotFinite
+from snnseg.evaluation import tally
+from snnseg.evaluation.confusion import Confusion
 from snnseg.models import saved, zoo
+from snnseg.models.feed import fed
 from snnseg.seal import file_sha256
 from snnseg.training import checkpoint, loop, optim, run
 from snnseg.training.loss import cross_entropy
@@ -193,6 +198,57 @@ def test_not_finite_leaves_the_weights(tiny, monkeypatch):
     with pytest.raises(NotFinite):
         loop.update(model, optimizer, batch, config, CPU, checkpoint.State())
     assert all(torch.equal(before[k], v) for k, v in model.named_parameters())
+
+
+def test_the_device_tells_its_counts_only_where_they_are_wanted(tiny, tmp_path, monkeypatch):
+    """12 steps in 2 epochs: at steps 5 and 10 for a line, at 8 for a checkpoint, at the ends of epochs, and once a validation."""
+    config, read, asked = tiny("ann_fcn", "train.log_every=5", "train.checkpoint_every=8"), tally.read, []
+    monkeypatch.setattr(tally, "read", lambda counts: asked.append(1) or read(counts))
+    _, _, seen = fit(config, loaded(config), tmp_path / "run")
+    assert [step for step, _ in seen.lines] == [5, 6, 10, 12] and seen.checkpoints == [6, 8, 12]
+    assert len(asked) == len({5, 6, 8, 10, 12}) + 2
+
+
+@pytest.mark.parametrize("name", ["spiking_deeplab", "ann_fcn"])
+def test_tally_of_a_training_is_the_confusion_of_its_predictions(tiny, tmp_path, monkeypatch, name):
+    """`train/miou` is over all batches of the epoch so far, each predicted before its update; void pixels are left out."""
+    config = tiny(name, "train.log_every=1", "train.shift=3", "train.flip=true")
+    counted, parts = tally.counted, []
+    monkeypatch.setattr(tally, "counted", lambda truth, called, classes: parts.append(
+        Confusion.of(truth.numpy(), called.numpy(), classes)) or counted(truth, called, classes))
+    _, _, seen = fit(config, loaded(config), tmp_path / "run")
+    total, steps = Confusion.empty(config.classes), iter(parts)
+    for step, numbers in seen.lines[:6]:
+        total += next(steps)
+        assert numbers["train/miou"] == 100 * total.miou(), step
+
+
+def test_a_step_takes_batches_from_main_memory_and_from_the_device(tiny):
+    config = tiny("spiking_fcn", "encode.coding=poisson")
+    data, augment = loaded(config), Augment(flip=True, shift=3)
+    drawn = [augment.drawn(b, 0, 0) for b in loop.batches(data.train, 8)]
+    with fed(iter(drawn), CPU, 2) as here:
+        for ready, batch in zip(here, [augment(b, 0, 0) for b in loop.batches(data.train, 8)], strict=True):
+            losses, counts = zip(*(loop.update(model, optim.build(config.optim, model), b, config, CPU, checkpoint.State())
+                                   for model, b in ((zoo.build(config).train(), ready), (zoo.build(config).train(), batch))), strict=True)
+            assert losses[0] == losses[1] and torch.equal(*counts)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("overrides", [(), ("encode.coding=signed_poisson", "train.precision=bf16", "optim.clip_norm=1.0"), ("model.name=ann_deeplab",)])
+def test_a_step_waits_for_the_device_once(tiny, overrides):
+    config, device = tiny("spiking_deeplab", *overrides), torch.device("cuda")
+    data, augment = loaded(config), Augment(flip=True, shift=3)
+    model = zoo.build(config).to(device).train()
+    optimizer = optim.build(config.optim, model)
+    with fed((augment.drawn(b, 0, 0) for b in loop.batches(data.train, 8)), device) as here, warnings.catch_warnings(record=True) as waits:
+        for k, batch in enumerate(here):
+            if k == 2:      # kernels were chosen and compiled, and the optimiser has its state
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+            loop.update(model, optimizer, batch, config, device, checkpoint.State())
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([w for w in waits if "called a synchronizing" in str(w.message)]) == k - 1, [str(w.message) for w in waits]
 
 
 def test_loss_of_void():

@@ -4,14 +4,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnseg import memory
 from snnseg.data.loader import Batch, batches
 from snnseg.data.store import Split
+from snnseg.evaluation import tally
 from snnseg.evaluation.confusion import Confusion
+from snnseg.models.feed import fed
 from snnseg.models.inputs import coded
 from snnseg.sections import Config
 
@@ -23,8 +24,8 @@ def _ready(model: nn.Module, norm: str) -> nn.Module:
 
 @torch.no_grad()
 def predictions(model: nn.Module, split: Split, config: Config, device: torch.device,
-                norm: str = "running", timesteps: int | None = None) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Each batch with the class of every pixel, u8 [B,H,W].
+                norm: str = "running", timesteps: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch and the class of every pixel, int64 [B,H,W]: tensors on the device, which is not waited for.
 
     Rate coding draws from (seed, sample), so a sample's answer does not depend on the batch it is in, unless `norm`
     is "batch": then each batch is normalised by its own statistics. `timesteps` are those trained with, if not given.
@@ -33,13 +34,14 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
     training = model.training
     ready = _ready(model, norm)
     try:
-        for batch in batches(split, config.evaluate.batch):
-            with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
-                x_TBCHW = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-                    logits_BCHW = ready(x_TBCHW)
-                prediction_BHW = logits_BCHW.argmax(1).to(torch.uint8).cpu().numpy()
-            yield batch, prediction_BHW
+        with fed(batches(split, config.evaluate.batch), device) as here:
+            for batch in here:
+                with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
+                    x_TBCHW = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+                        logits_BCHW = ready(x_TBCHW)
+                    prediction_BHW = tally.answers(logits_BCHW)
+                yield batch, prediction_BHW
     finally:
         model.train(training)
 
@@ -47,12 +49,12 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
 def confusion(model: nn.Module, split: Split, config: Config, device: torch.device,
               stop: Callable[[], bool] = lambda: False) -> Confusion | None:
     """The confusion of a whole split, with running statistics; None if `stop()` became true on the way."""
-    total = Confusion.empty(config.classes)
-    for batch, prediction in predictions(model, split, config, device):
-        total += Confusion.of(batch.mask_BHW, prediction, config.classes)
+    total = tally.begun(Confusion.empty(config.classes), device)
+    for batch, prediction_BHW in predictions(model, split, config, device):
+        total += tally.counted(batch.mask_BHW, prediction_BHW, config.classes)
         if stop():
             return None
-    return total
+    return tally.read(total)
 
 
 def scores(total: Confusion, classes: list[str]) -> dict[str, float | None]:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnseg.spiking import neuron as lif
-from snnseg.spiking import ways
+from snnseg.spiking import unit, ways
+from snnseg.spiking.cell import Cell, Learned
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
 
 
@@ -36,6 +37,9 @@ class Spiking:
     norm: str = "bntt"
     past_trained: PastTrained = "hold"
     way: str = "auto"           # how norm and neuron are run: reference, cpu, triton, or what fits best
+    recompute: bool = False     # convolve anew in the backward pass instead of keeping what was convolved
+    learn_leak: Learned = "none"    # one a layer or a channel, beginning at the neuron's
+    learn_threshold: Learned = "none"
 
     def make_norm(self, channels: int) -> nn.Module:
         if self.norm == "bntt":
@@ -44,16 +48,23 @@ class Spiking:
             return nn.Identity()
         return BatchNorm(channels, gamma=float(self.neuron.threshold) if self.norm == "tdbn" else 1.0)
 
-    def respond(self, norm: nn.Module, y_TBCHW: Tensor) -> Tensor:
-        """Spikes of the layer's input currents, in their dtype."""
-        normal = None if isinstance(norm, nn.Identity) else norm.normal(len(y_TBCHW))
-        fired = ways.run(y_TBCHW, normal, self.neuron, self.way)
+    def make_cell(self, channels: int) -> Cell:
+        return Cell(self.neuron, channels, self.learn_leak, self.learn_threshold)
+
+    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: Cell, x_TBCHW: Tensor, pooled: bool, of_spikes: bool) -> Tensor:
+        """Spikes of the layer, in the dtype of its input currents."""
+        normal = None if isinstance(norm, nn.Identity) else norm.normal(len(x_TBCHW))
+        fired = unit.run(x_TBCHW, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute), normal, cell(), self.way)
         if fired.mean_TC is not None:
-            norm.remember(fired.mean_TC, fired.var_TC, y_TBCHW[:, :, 0].numel() // len(fired.mean_TC))
+            norm.remember(fired.mean_TC, fired.var_TC, fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC))
         return fired.spikes_TBCHW
 
-    def between_upsamplings(self, x_TBCHW: Tensor) -> Tensor:
-        return ways.run(x_TBCHW, None, self.neuron, self.way).spikes_TBCHW
+    def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
+        """A convolution of the layer's spikes at every step, without norm or neuron."""
+        return folded(conv, x_TBCHW) if self.way == "reference" else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
+
+    def between_upsamplings(self, cell: Cell, x_TBCHW: Tensor) -> Tensor:
+        return ways.run(x_TBCHW, None, cell(), self.way).spikes_TBCHW
 
 
 @dataclass(frozen=True)
@@ -65,10 +76,16 @@ class Analog:
     def make_norm(self, channels: int) -> nn.Module:
         return BatchNorm(channels, gamma=None)
 
-    def respond(self, norm: nn.Module, y_TBCHW: Tensor) -> Tensor:
-        return F.relu(norm(exact(y_TBCHW)))
+    def make_cell(self, channels: int) -> nn.Module:
+        return nn.Identity()
 
-    def between_upsamplings(self, x_TBCHW: Tensor) -> Tensor:
+    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: nn.Module, x_TBCHW: Tensor, pooled: bool, of_spikes: bool) -> Tensor:
+        return F.relu(norm(exact(unit.plain(x_TBCHW, conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
+
+    def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
+        return folded(conv, x_TBCHW)
+
+    def between_upsamplings(self, cell: nn.Module, x_TBCHW: Tensor) -> Tensor:
         return x_TBCHW      # the authors' ANN-FCN has no ReLU there
 
 
@@ -76,30 +93,34 @@ Neurons = Spiking | Analog
 
 
 class ConvUnit(nn.Module):
-    """Convolution without bias, norm, neuron: x_TBCHW -> spikes (or activations) of the same height and width."""
+    """(Pool,) convolution without bias, norm, neuron: x_TBCHW -> spikes (or activations) of the same height and width, or half of it.
 
-    def __init__(self, in_channels: int, out_channels: int, neurons: Neurons, dilation: int = 1):
+    `of_spikes`: the input comes from neurons, not from pictures or events.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, neurons: Neurons, dilation: int = 1, pooled: bool = False, of_spikes: bool = True):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
-        self.norm = neurons.make_norm(out_channels)
-        self.neurons = neurons
+        self.norm, self.cell = neurons.make_norm(out_channels), neurons.make_cell(out_channels)
+        self.neurons, self.pooled, self.of_spikes = neurons, pooled, of_spikes
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
-        return self.neurons.respond(self.norm, folded(self.conv, x_TBCHW))
+        return self.neurons.respond(self.conv, self.norm, self.cell, x_TBCHW, self.pooled, self.of_spikes)
 
 
-def pool(x_TBCHW: Tensor) -> Tensor:
-    """Average of 3x3, stride 2, padding 1 counted in, after the spikes: what leaves it is no longer binary."""
-    return folded(lambda x: F.avg_pool2d(x, 3, 2, 1), x_TBCHW)
+def mean_over_time(x_TBCHW: Tensor) -> Tensor:
+    """[B, C, H, W]. Added up as it lies in memory, in rows: torch's mean would walk it across."""
+    return (x_TBCHW.permute(0, 1, 3, 4, 2).sum(0) / len(x_TBCHW)).permute(0, 3, 1, 2)
 
 
 def initialise(net: nn.Module) -> None:
-    """Xavier uniform with gain 2 for every convolution, zero biases, as the authors' code."""
+    """Xavier uniform with gain 2 for every convolution, zero biases, as the authors' code; weights channels last, as x is."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(module.weight, gain=2)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    net.to(memory_format=torch.channels_last)
 
 
 def scaled(channels: int, width: float) -> int:

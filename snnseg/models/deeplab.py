@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnseg.models.backbone import ConvUnit, Neurons, initialise, pool, scaled
+from snnseg.models.backbone import ConvUnit, Neurons, initialise, mean_over_time, scaled
 
 
 class DeepLab(nn.Module):
@@ -18,9 +18,9 @@ class DeepLab(nn.Module):
     def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
         super().__init__()
         a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
-        self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons), ConvUnit(a, a, neurons))
-        self.block2 = nn.Sequential(ConvUnit(a, b, neurons), ConvUnit(b, b, neurons))
-        self.block3 = nn.Sequential(ConvUnit(b, c, neurons), ConvUnit(c, c, neurons, dilation=2),
+        self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons, of_spikes=False), ConvUnit(a, a, neurons))
+        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pooled=True), ConvUnit(b, b, neurons))
+        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pooled=True), ConvUnit(c, c, neurons, dilation=2),
                                     ConvUnit(c, c, neurons, dilation=2))
         self.head = ConvUnit(c, d, neurons, dilation=12)
         self.classifier = nn.Conv2d(d, classes, 1, bias=False)
@@ -28,9 +28,9 @@ class DeepLab(nn.Module):
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
         s = self.block1(x_TBCHW)
-        s = self.block2(pool(s))
-        s = self.block3(pool(s))
+        s = self.block2(s)
+        s = self.block3(s)
         s = self.head(s)
         # the classifier is linear and its accumulator has no leak: one convolution of the mean spikes is the mean voltage
-        voltage = self.classifier(s.mean(0))
+        voltage = self.classifier(mean_over_time(s))
         return F.interpolate(voltage, x_TBCHW.shape[-2:], mode="bilinear", align_corners=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnseg.models.backbone import ConvUnit, Neurons, exact, folded, initialise, pool, scaled
+from snnseg.models.backbone import ConvUnit, Neurons, exact, initialise, mean_over_time, scaled
 
 
 class Upsample(nn.Module):
@@ -32,22 +32,23 @@ class FCN(nn.Module):
         super().__init__()
         a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
         self.neurons = neurons
-        self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons), ConvUnit(a, a, neurons))
-        self.block2 = nn.Sequential(ConvUnit(a, b, neurons), ConvUnit(b, b, neurons))
-        self.block3 = nn.Sequential(ConvUnit(b, c, neurons), ConvUnit(c, c, neurons), ConvUnit(c, c, neurons))
-        self.head = nn.Sequential(ConvUnit(c, d, neurons), ConvUnit(d, d, neurons))
+        self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons, of_spikes=False), ConvUnit(a, a, neurons))
+        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pooled=True), ConvUnit(b, b, neurons))
+        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pooled=True), ConvUnit(c, c, neurons), ConvUnit(c, c, neurons))
+        self.head = nn.Sequential(ConvUnit(c, d, neurons, pooled=True), ConvUnit(d, d, neurons))
         self.score = nn.Conv2d(d, classes, 1)
         self.skips = nn.ModuleList(nn.Conv2d(n, classes, 1) for n in (a, b, c))
         self.ups = nn.ModuleList(Upsample(classes) for _ in range(3))
+        self.cells = nn.ModuleList(neurons.make_cell(classes) for _ in range(2))
         initialise(self)
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
         full = self.block1(x_TBCHW)
-        half = self.block2(pool(full))
-        quarter = self.block3(pool(half))
-        s = folded(self.score, self.head(pool(quarter)))
-        for up, skip, feature in ((self.ups[0], self.skips[2], quarter), (self.ups[1], self.skips[1], half)):
-            current = up(s.flatten(0, 1), skip(feature.flatten(0, 1))).unflatten(0, s.shape[:2])
-            s = self.neurons.between_upsamplings(exact(current))
+        half = self.block2(full)
+        quarter = self.block3(half)
+        s = self.neurons.read(self.score, self.head(quarter))
+        for up, skip, cell, feature in zip(self.ups, (self.skips[2], self.skips[1]), self.cells, (quarter, half), strict=False):
+            current = up(s.flatten(0, 1), self.neurons.read(skip, feature).flatten(0, 1)).unflatten(0, s.shape[:2])
+            s = self.neurons.between_upsamplings(cell, exact(current))
         # the last stage is linear and accumulates without leak: T times its answer to the mean spikes is the sum
-        return len(s) * exact(self.ups[2](s.mean(0), self.skips[0](full.mean(0))))
+        return len(s) * exact(self.ups[2](mean_over_time(s), self.skips[0](mean_over_time(full))))

@@ -7,12 +7,18 @@ from torch import Tensor
 
 from snnseg import seeds
 from snnseg.sections import Config
-from snnseg.spiking import encode
+from snnseg.spiking import counter, encode
 
 
-def coded(items: np.ndarray, index_B: np.ndarray, config: Config, device: torch.device, draw: tuple[str, int],
-          timesteps: int | None = None) -> Tensor:
-    """Pictures u8 [B,H,W,3] -> x_TBCHW float32 on `device`; an ANN sees one step of the normalised picture.
+def on(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The array as a tensor on `device`, itself if it is there already; does not wait for the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array
+    return tensor.to(device, non_blocking=True)
+
+
+def source(items: np.ndarray | Tensor, index_B: np.ndarray, config: Config, device: torch.device, draw: tuple[str, int],
+           timesteps: int | None = None) -> encode.Coded:
+    """Pictures u8 [B,H,W,3] as inputs of T steps on `device`, float32; an ANN sees one step of the normalised picture.
 
     Frames of events f32 [B,T,2,H,W] are the T inputs, without Poisson coding; an ANN sees them too and averages its features
     over them (section 5.1.1).
@@ -21,18 +27,24 @@ def coded(items: np.ndarray, index_B: np.ndarray, config: Config, device: torch.
     and the sample's index, rate coding draws.
     """
     if config.data.events:
-        return torch.from_numpy(items).to(device).transpose(0, 1).contiguous()
+        return encode.Frames(on(items, device))
     e = config.encode
-    byte_BCHW = torch.from_numpy(np.ascontiguousarray(items)).to(device).permute(0, 3, 1, 2).float().contiguous()
+    byte_BCHW = on(items, device).permute(0, 3, 1, 2).float().contiguous()
     normal_BCHW = (byte_BCHW - e.mean) / e.std
     if not config.spiking:
-        return normal_BCHW[None]
+        return encode.Constant(normal_BCHW, 1)
     timesteps = timesteps or e.timesteps
     if e.coding == "direct":
-        return encode.direct(normal_BCHW, timesteps)
+        return encode.Constant(normal_BCHW, timesteps)
     purpose, epoch = draw
-    sample_seeds = [seeds.seed_of(purpose, config.train.seed, epoch, i) for i in index_B]
-    uniform_TBCHW = encode.uniforms(sample_seeds, timesteps, byte_BCHW.shape[1:]).to(device)
+    key_B = counter.keys([seeds.seed_of(purpose, config.train.seed, epoch, i) for i in index_B], device)
     if e.coding == "poisson":
-        return encode.poisson(byte_BCHW / 255, uniform_TBCHW)
-    return encode.signed_poisson(normal_BCHW, uniform_TBCHW)
+        return encode.Rate(byte_BCHW / 255, key_B, timesteps)
+    return encode.Rate(normal_BCHW, key_B, timesteps, signed=True)
+
+
+def coded(items: np.ndarray | Tensor, index_B: np.ndarray, config: Config, device: torch.device, draw: tuple[str, int],
+          timesteps: int | None = None) -> Tensor:
+    """All T steps of `source` at once: x_TBCHW."""
+    made = source(items, index_B, config, device, draw, timesteps)
+    return made.steps(0, made.shape[0])

@@ -20,7 +20,8 @@ def neurons(config: Config) -> Neurons:
         return Analog(config.timesteps)
     n = config.neuron
     lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
-    return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels)
+    return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels, config.train.recompute,
+                   n.learn_leak, n.learn_threshold)
 
 
 def build(config: Config) -> nn.Module:

@@ -19,7 +19,7 @@ import torch
 from snnseg import lock, seal
 from snnseg.data import store
 from snnseg.errors import StoreError
-from snnseg.evaluation import evaluate
+from snnseg.evaluation import evaluate, tally
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models import saved
 from snnseg.report import pictures
@@ -66,13 +66,14 @@ def measure(model_folder: Path, config: Config) -> Result:
     split = store.read(trained.store, "test", trained.evaluate.timesteps or trained.timesteps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    total, shown = Confusion.empty(trained.classes), []
+    total, kept = tally.begun(Confusion.empty(trained.classes), device), []
     chosen = np.linspace(0, len(split) - 1, min(trained.evaluate.pictures, len(split))).astype(int)     # from all over the split
     for batch, answer_BHW in evaluate.predictions(model, split, trained, device, trained.evaluate.norm, trained.evaluate.timesteps):
-        total += Confusion.of(batch.mask_BHW, answer_BHW, trained.classes)
-        shown += [(pictures.visible(batch.input[k]), batch.mask_BHW[k], answer_BHW[k]) for k in np.flatnonzero(np.isin(batch.index_B, chosen))]
-    samples = (np.stack(part) for part in zip(*shown, strict=True))
-    return Result(_metrics(trained, about, total), about, *samples)
+        total += tally.counted(batch.mask_BHW, answer_BHW, trained.classes)
+        kept += [answer_BHW[k] for k in np.flatnonzero(np.isin(batch.index_B, chosen))]
+    items, truths = split.take(chosen)
+    images, answers = np.stack([pictures.visible(item) for item in items]), torch.stack(kept).to("cpu", torch.uint8).numpy()
+    return Result(_metrics(trained, about, tally.read(total)), about, images, truths, answers)
 
 
 def write(config: Config) -> Result:

@@ -1,7 +1,7 @@
 """Normalisation and leaky integrate-and-fire over all time steps as one operator: input currents y -> **spikes**.
 
 `reference` is the plain form and the oracle; `snnseg.spiking.fused_cpu` (numba) and `fused_triton` give the same spikes and
-gradients with one walk through memory, and keep nothing for the backward pass but y and [T, C] tables.
+gradients in few walks through memory, channels last, and keep nothing for the backward pass but y and [T, C] tables.
 Paper: Kim, Chough, Panda 2022: BNTT before the neuron, eqs. 2 and 3 (neuron), eq. 6 (surrogate).
 Shapes: T time steps, B pictures, C channels, H x W pixels.
 """
@@ -34,6 +34,34 @@ class Fired(NamedTuple):
     spikes_TBCHW: Tensor        # 0 and 1, dtype of y
     mean_TC: Tensor | None      # float32 statistics of this batch ([T, C] or [1, C]), biased variance, no gradient;
     var_TC: Tensor | None       # None where they were given or nothing is normalised
+
+
+class Gradients(NamedTuple):
+    """What a way hands back; the tables in float32, of the shapes that broadcasting gave them."""
+
+    y_TBCHW: Tensor
+    gamma_TC: Tensor | None
+    beta_TC: Tensor | None
+    leak_C: Tensor | None
+    threshold_C: Tensor | None
+
+
+def in_rows(x_TBCHW: Tensor) -> Tensor:
+    """The same tensor, laid in memory as [T, B, H, W, C] (channels last); steps that are one (an expanded view) stay one."""
+    if len(x_TBCHW) > 1 and x_TBCHW.stride(0) == 0:
+        return in_rows(x_TBCHW[:1]).expand_as(x_TBCHW)
+    return x_TBCHW.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def empty_rows(like_TBCHW: Tensor) -> Tensor:
+    """Memory for a tensor of the same shape, dtype and device, in rows."""
+    T, B, C, H, W = like_TBCHW.shape
+    return like_TBCHW.new_empty(T, B, H, W, C).permute(0, 1, 4, 2, 3)
+
+
+def each_channel(value: float | Tensor, channels: int) -> Tensor:
+    """A leak or threshold as float32 [C]."""
+    return torch.as_tensor(value, dtype=torch.float32).expand(channels, 1, 1).flatten()
 
 
 def check(y_TBCHW: Tensor, normal: Normal | None) -> None:

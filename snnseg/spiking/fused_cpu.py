@@ -1,224 +1,70 @@
-"""Norm and neuron as one operator on the CPU: loops compiled by numba at their first call, one walk through memory a channel.
+"""Norm and neuron as one operator on the CPU, channels last: the loops of `cpu_kernels` over pieces of y, on all cores.
 
-A channel is walked in blocks of neurons that stay in the processor's cache through all T. Forward: statistics, then
-normalise, integrate and fire. Backward: the block's potentials are computed anew, the reverse walk overwrites them with the
-gradient of z, and once the channel's sums are known that becomes the gradient of y. Kept between the two: y as it came and
-tables [T, C]. A channel belongs to one thread, so results do not depend on their number.
+Forward: statistics of each piece, joined; then normalise, integrate and fire, tile by tile. Backward: a tile's potentials are
+computed anew, the reverse walk writes the gradient of z over them, and a last pass takes it through the statistics. Kept between
+the two: y as it came and tables [T, C]. Pieces are cut without regard to threads, so results do not depend on their number.
 """
 from __future__ import annotations
 
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from snnseg.spiking.fused import Fired, Normal
+from snnseg.spiking import cpu_kernels as kernels
+from snnseg.spiking.fused import Fired, Gradients, Normal, each_channel, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 
-BLOCK = 4096            # neurons walked together: 320 KiB of potentials at T = 20; fewer would read memory in shorter runs
-LANES = 128             # a sum runs in so many parts side by side: one part would run a value at a time, as there is no fastmath
+ROW = 1024              # values at least that one row of tables covers, in whole pixels
+TILE = 2048             # values walked through all T together: 160 KiB of potentials at T = 20
+PIECE = 8 * TILE        # values that share a partial sum
 SMALL = 2**15           # values: fewer are done before a second thread has begun
 KINDS = {Triangle: 0, Arctan: 1, Sigmoid: 2, Rectangle: 3}
-SHIFT = {torch.float32: np.uint32(0), torch.bfloat16: np.uint32(16)}        # bfloat16 is the upper half of a float32
-ZERO, HALF, ONE, FOUR, SIXTEEN, PI = np.float32([0, 0.5, 1, 4, 16, np.pi])      # with python's floats, float32 becomes float64
-E2, E3, E4, E5 = np.float32([1 / 2, 1 / 6, 1 / 24, 1 / 120])                    # of the exponential series
 
 
-def compiled(function):
-    """Compiled at the first call, some seconds; kept on disk for other processes, where there is a place that can be written."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:        # neither beside this file nor in the home folder
-        return njit(nogil=True, error_model="numpy")(function)
+class Kept(NamedTuple):
+    """What `unwind` needs beside y: mean, variance, scale and level of z = scale * y + level, and the neuron's two numbers."""
+
+    tables_4TC: Tensor
+    neuron_2C: Tensor
 
 
-@compiled
-def take(source, at, block, gap, shift, row):
-    """Fill a row float32 with a block's values of the step and channel that begin at `at`; its pictures lie `gap` apart."""
-    row_bits, first, pictures, pixels = row.view(np.uint32), at + block[0], block[1], block[2]
-    for k in range(pictures):       # views first: sums as indices may be negative to numba, which keeps the loop from vectors
-        values, bits = source[first + k * gap:first + k * gap + pixels], row_bits[k * pixels:(k + 1) * pixels]
-        for i in range(len(bits)):
-            bits[i] = np.uint32(values[i]) << shift
+class Cut(NamedTuple):
+    """How the T steps of `step` values each are walked; `apart` values lie between two steps of y, 0 if all are the same."""
 
+    T: int
+    channels: int
+    step: int
+    apart: int
+    row: int
 
-@compiled
-def give(row, at, block, gap, shift, target):
-    """The way back of `take`: float32 as it is, bfloat16 rounded to nearest even; what is not a number stays so."""
-    row_bits, first, pictures, pixels = row.view(np.uint32), at + block[0], block[1], block[2]
-    half, odd = (np.uint32(0x7FFF), np.uint32(1)) if shift else (np.uint32(0), np.uint32(0))
-    for k in range(pictures):
-        bits, values = row_bits[k * pixels:(k + 1) * pixels], target[first + k * gap:first + k * gap + pixels]
-        for i in range(len(bits)):
-            number = (bits[i] & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)
-            rounded = bits[i] + half + ((bits[i] >> shift) & odd)
-            values[i] = (rounded if number else bits[i] | np.uint32(0x400000)) >> shift
+    @classmethod
+    def of(cls, y_TBCHW: Tensor) -> Cut:
+        channels = y_TBCHW.shape[2]
+        step = y_TBCHW[0].numel()
+        once = len(y_TBCHW) > 1 and y_TBCHW.stride(0) == 0
+        return cls(len(y_TBCHW), channels, step, 0 if once else step, channels * -(-ROW // channels))
 
+    @property
+    def tile(self) -> int:
+        return self.row * max(1, TILE // self.row)
 
-@compiled
-def total(row, lanes):
-    """Sum of a row: in float32 over BLOCK / LANES values a lane, then pairwise."""
-    lanes[:] = ZERO
-    whole = len(row) // LANES * LANES
-    for j in range(0, whole, LANES):
-        part = row[j:j + LANES]
-        for k in range(LANES):
-            lanes[k] += part[k]
-    width = LANES // 2
-    while width:
-        for k in range(width):
-            lanes[k] += lanes[k + width]
-        width //= 2
-    for value in row[whole:]:
-        lanes[0] += value
-    return np.float64(lanes[0])
+    @property
+    def piece(self) -> int:
+        return self.tile * max(1, PIECE // self.tile)
 
+    @property
+    def pieces(self) -> int:
+        return -(-self.step // self.piece)
 
-@compiled
-def statistics(y, size, blocks, c, first, last, shift, row, lanes):
-    """Mean and biased variance of channel c over steps first to last, block after block (Chan, Golub, LeVeque 1983)."""
-    _, B, C, S = size
-    count, mean, squares = 0, 0.0, 0.0
-    for t in range(first, last):
-        for block in blocks:
-            x = row[:block[1] * block[2]]
-            take(y, (t * B * C + c) * S, block, C * S, shift, x)
-            here = total(x, lanes) / len(x)
-            centre = np.float32(here)
-            for i in range(len(x)):
-                x[i] = (x[i] - centre) * (x[i] - centre)
-            away = here - mean
-            squares += total(x, lanes) + away * away * count * len(x) / (count + len(x))
-            count += len(x)
-            mean += away * len(x) / count
-    return mean, squares / count
-
-
-@compiled
-def left(u, threshold, soft):
-    """What is left of the potential u after its spike, if it fires."""
-    return (u - threshold if soft else ZERO) if u > threshold else u
-
-
-@compiled
-def slopes(kind, scale, u, threshold, out):
-    """Slope of a surrogate (surrogate.py) by u, where m = u / threshold - 1. NaN stays NaN."""
-    inverse = ONE / threshold
-    factor = scale * inverse
-    if kind == 0:
-        for i in range(len(u)):
-            m = abs(u[i] * inverse - ONE)
-            out[i] = ZERO if m > ONE else factor * (ONE - m)
-    elif kind == 1:
-        for i in range(len(u)):
-            m = PI * (u[i] * inverse - ONE)
-            out[i] = factor / (ONE + m * m)
-    elif kind == 2:         # 4 s (1 - s) = 4 e / (1 + e)^2 with e = exp(-4 |m|); libm's exp would take one value at a time
-        for i in range(len(u)):
-            r = -abs(u[i] * inverse - ONE) / SIXTEEN
-            r = -ONE if r < -ONE else r
-            e = ONE + r * (ONE + r * (E2 + r * (E3 + r * (E4 + r * E5))))
-            for _ in range(6):      # exp(64 r), to 4e-6
-                e *= e
-            out[i] = factor * FOUR * e / ((ONE + e) * (ONE + e))
-    else:
-        for i in range(len(u)):
-            out[i] = factor if abs(u[i] * inverse - ONE) < HALF else ZERO
-
-
-@compiled
-def fire(y, size, blocks, tables_4TC, neuron_2C, steps, eps, soft, shift, spikes, worker, workers):
-    """Channels worker, worker + workers, ...: the spikes, and in the tables what the norm does: z = scale * y + level.
-
-    `steps` is how many time steps share statistics; 0 says that they are given. Rounds as the plain form does.
-    """
-    T, B, C, S = size
-    mean_TC, var_TC, scale_TC, level_TC = tables_4TC
-    rows, lanes = np.empty((3, BLOCK), np.float32), np.empty(LANES, np.float32)
-    for c in range(worker, C, workers):
-        leak, threshold = neuron_2C[:, c]
-        for t in range(T):
-            if steps and t % steps == 0:
-                mean_TC[t:t + steps, c], var_TC[t:t + steps, c] = statistics(y, size, blocks, c, t, t + steps, shift, rows[0], lanes)
-            scale_TC[t, c] *= ONE / np.sqrt(var_TC[t, c] + eps)
-            level_TC[t, c] -= mean_TC[t, c] * scale_TC[t, c]
-        for block in blocks:
-            n = block[1] * block[2]
-            x, v, s = rows[0, :n], rows[1, :n], rows[2, :n]
-            v[:] = ZERO
-            for t in range(T):
-                at, scale, level = (t * B * C + c) * S, scale_TC[t, c], level_TC[t, c]
-                take(y, at, block, C * S, shift, x)
-                for i in range(n):
-                    u = leak * v[i] + (x[i] * scale + level)        # eq. 2
-                    s[i] = ONE if u > threshold else ZERO           # eq. 3
-                    v[i] = left(u, threshold, soft)
-                give(s, at, block, C * S, shift, spikes)
-
-
-@compiled
-def unwind(y, g_spikes, size, blocks, tables_4TC, neuron_2C, steps, eps, soft, shift, kind, scale, learned,
-           grad, sums_2TC, ends_2C, worker, workers):
-    """The gradient of y, and sums: of z's gradient, alone and times (y - mean); of what reaches leak and threshold."""
-    T, B, C, S = size
-    mean_TC, var_TC, scale_TC, level_TC = tables_4TC
-    rows, lanes, channel = np.empty((5, BLOCK), np.float32), np.empty(LANES, np.float32), np.empty(T * B * S, np.float32)
-    for c in range(worker, C, workers):
-        leak, threshold = neuron_2C[:, c]
-        done = 0
-        for block in blocks:
-            n = block[1] * block[2]
-            x, v, slope, g, spare = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n], rows[4, :n]
-            u_TN = channel[done:done + T * n].reshape(T, n)
-            done += T * n
-            v[:] = ZERO
-            for t in range(T):
-                take(y, (t * B * C + c) * S, block, C * S, shift, x)
-                u, factor, level = u_TN[t], scale_TC[t, c], level_TC[t, c]
-                for i in range(n):
-                    u[i] = leak * v[i] + (x[i] * factor + level)
-                    v[i] = left(u[i], threshold, soft)
-            v[:] = ZERO             # from here on, the gradient of what is left of the potential after the spike
-            for t in range(T - 1, -1, -1):
-                u, before, mean = u_TN[t], u_TN[max(t - 1, 0)], mean_TC[t, c]
-                take(y, (t * B * C + c) * S, block, C * S, shift, x)
-                take(g_spikes, (t * B * C + c) * S, block, C * S, shift, g)
-                slopes(kind, scale, u, threshold, slope)
-                if learned:         # the threshold divides in m, and is what a soft reset takes
-                    for i in range(n):
-                        spare[i] = -g[i] * slope[i] * u[i] / threshold - (v[i] if soft and u[i] > threshold else ZERO)
-                    ends_2C[1, c] += total(spare, lanes)
-                for i in range(n):
-                    u[i] = g[i] * slope[i] + (ZERO if u[i] > threshold and not soft else v[i])      # none through the reset's spike
-                    v[i] = leak * u[i]
-                    x[i] = u[i] * (x[i] - mean)
-                if learned and t:
-                    for i in range(n):
-                        spare[i] = u[i] * left(before[i], threshold, soft)
-                    ends_2C[0, c] += total(spare, lanes)
-                sums_2TC[0, t, c] += total(u, lanes)
-                sums_2TC[1, t, c] += total(x, lanes)
-        for t in range(T):          # z's gradient less its mean, and less what follows (y - mean), is y's
-            first = t // steps * steps if steps else t
-            count = np.float64(steps * B * S) if steps else np.inf
-            mean, factor = mean_TC[t, c], scale_TC[t, c]
-            level = np.float32(sums_2TC[0, first:first + steps, c].sum() / count)
-            tilt = np.float32(sums_2TC[1, first:first + steps, c].sum() / count / (var_TC[t, c] + eps))
-            done = 0
-            for block in blocks:
-                n = block[1] * block[2]
-                x, u = rows[0, :n], channel[done + t * n:done + (t + 1) * n]
-                done += T * n
-                take(y, (t * B * C + c) * S, block, C * S, shift, x)
-                for i in range(n):
-                    x[i] = factor * (u[i] - level - (x[i] - mean) * tilt)
-                give(x, (t * B * C + c) * S, block, C * S, shift, grad)
+    def wide(self, tables: Tensor) -> np.ndarray:
+        """[..., C] as [..., row]: a row's pixels have the same."""
+        return np.ascontiguousarray(np.tile(tables.detach().numpy(), self.row // self.channels))
 
 
 @functools.cache
@@ -236,50 +82,86 @@ def spread(kernel, values: int, *what) -> None:
         other.result()
 
 
-def bits(x_TBCHW: Tensor) -> np.ndarray:
-    """A contiguous tensor's memory as uint32 or uint16, flat: numpy has no bfloat16. No copy."""
-    whole = x_TBCHW.detach().view(torch.int32 if x_TBCHW.dtype == torch.float32 else torch.int16).numpy()
-    return whole.view(f"uint{whole.itemsize * 8}").reshape(-1)
+def memory(values: Tensor) -> np.ndarray:
+    """A flat tensor's memory: float32, or bfloat16 as uint16, as numpy has none. No copy."""
+    return values.numpy() if values.dtype == torch.float32 else values.view(torch.int16).numpy().view(np.uint16)
 
 
-def cut(y_TBCHW: Tensor) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """T, B, C and S = H * W, and how a channel's step is cut into blocks, int64 [K, 3]: where from its first value on, pictures, pixels."""
-    T, B, C, H, W = y_TBCHW.shape
-    S, pictures, pixels = H * W, max(1, BLOCK // (H * W)), min(H * W, BLOCK)
-    return (T, B, C, S), np.array([(b * C * S + p, min(pictures, B - b), min(pixels, S - p)) for b in range(0, B, pictures) for p in range(0, S, pixels)])
+def flat(x_TBCHW: Tensor) -> np.ndarray:
+    """The memory of a tensor that lies in rows, once where its steps are one."""
+    return memory((x_TBCHW if x_TBCHW.stride(0) or len(x_TBCHW) == 1 else x_TBCHW[:1]).detach().permute(0, 1, 3, 4, 2).reshape(-1))
 
 
-class NormAndFire(torch.autograd.Function):
-    """y [T, B, C, H, W]; gamma, beta, mean, var [T, C]; leak, threshold [C] -> spikes and the tables [4, T, C] of `fire`."""
+def pack(values: Tensor) -> Tensor:
+    """`bits.plain_pack` of float32 or bfloat16."""
+    bits = torch.empty(-(-len(values) // 8), dtype=torch.uint8)
+    spread(kernels.pack, len(values), memory(values), bits.numpy())
+    return bits
 
-    @staticmethod
-    def forward(ctx, y, gamma_TC, beta_TC, leak_C, threshold_C, mean_TC, var_TC, steps, eps, surrogate, soft):
-        y = y.contiguous()
-        tables_4TC, neuron_2C = torch.stack([mean_TC, var_TC, gamma_TC, beta_TC]), torch.stack([leak_C, threshold_C])
-        spikes = torch.empty_like(y)
-        ctx.how = steps, np.float32(eps), soft, SHIFT[y.dtype]
-        ctx.surrogate = KINDS[type(surrogate)], np.float32(surrogate.scale)
-        spread(fire, y.numel(), bits(y), *cut(y), tables_4TC.numpy(), neuron_2C.numpy(), *ctx.how, bits(spikes))
-        ctx.save_for_backward(y, tables_4TC, neuron_2C)
-        ctx.mark_non_differentiable(tables_4TC)
-        return spikes, tables_4TC
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g, _):
-        y, tables_4TC, neuron_2C = ctx.saved_tensors
-        grad, sums_2TC = torch.empty_like(y), torch.zeros(2, *tables_4TC.shape[1:], dtype=torch.float64)
-        ends_2C = torch.zeros(2, y.shape[2], dtype=torch.float64)
-        learned = any(ctx.needs_input_grad[3:5])
-        spread(unwind, y.numel(), bits(y), bits(g.contiguous()), *cut(y), tables_4TC.numpy(), neuron_2C.numpy(), *ctx.how,
-               *ctx.surrogate, learned, bits(grad), sums_2TC.numpy(), ends_2C.numpy())
-        gamma_TC = sums_2TC[1] / (tables_4TC[1] + ctx.how[1]).sqrt()
-        return grad, gamma_TC.float(), sums_2TC[0].float(), *ends_2C.float(), *[None] * 6
+def unpack(bits: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """`bits.plain_unpack` as float32 or bfloat16."""
+    values = torch.empty(size, dtype=dtype)
+    spread(kernels.unpack, size, bits.numpy(), memory(values))
+    return values
+
+
+def statistics(y_TBCHW: Tensor, cut: Cut, per_step: bool) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, float32 [T, C] or [1, C]: pieces joined as Chan, Golub, LeVeque 1983."""
+    T = cut.T if cut.apart else 1
+    partial_2TKC = np.empty((2, T, cut.pieces, cut.channels), np.float32)
+    spread(kernels.statistics, T * cut.step, flat(y_TBCHW), T, cut.step, cut.row, cut.piece, partial_2TKC)
+    mean_TKC, squares_TKC = partial_2TKC.astype(np.float64)
+    count_K1 = np.diff(np.minimum(np.arange(cut.pieces + 1) * cut.piece, cut.step))[:, None] / cut.channels
+    if not per_step:
+        mean_TKC, squares_TKC, count_K1 = mean_TKC.reshape(1, -1, cut.channels), squares_TKC.reshape(1, -1, cut.channels), np.tile(count_K1, (T, 1))
+    mean_TC = (mean_TKC * count_K1).sum(1) / count_K1.sum()
+    var_TC = (squares_TKC + count_K1 * (mean_TKC - mean_TC[:, None]) ** 2).sum(1) / count_K1.sum()
+    rows = cut.T if per_step else 1
+    return tuple(torch.from_numpy(x.astype(np.float32)).expand(rows, -1) for x in (mean_TC, var_TC))
+
+
+def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Kept]:
+    """`ways.run` without gradients, and what `unwind` needs. y lies in rows (`fused.in_rows`), and so do the spikes."""
+    cut = Cut.of(y_TBCHW)
+    gamma, beta, per_step, eps, mean, var = normal or Normal(None, None, True, 0.0, torch.zeros(1, cut.channels), torch.ones(1, cut.channels))
+    given = mean is not None
+    mean_TC, var_TC = (mean.float(), var.float()) if given else statistics(y_TBCHW, cut, per_step)
+    scale_TC = (1.0 if gamma is None else gamma.float()) * (1 / (var_TC + eps).sqrt())
+    level_TC = (0.0 if beta is None else beta.float()) - mean_TC * scale_TC
+    tables_4TC = torch.stack([x.detach().expand(cut.T, -1) for x in (mean_TC, var_TC, scale_TC, level_TC)])
+    neuron_2C = torch.stack([each_channel(x, cut.channels) for x in neuron[:2]]).detach()
+    spikes_TBCHW = empty_rows(y_TBCHW)
+    spread(kernels.fire, cut.T * cut.step, flat(y_TBCHW), cut.T, cut.step, cut.apart, cut.row, cut.tile, cut.wide(tables_4TC[2:]),
+           cut.wide(neuron_2C), neuron.soft_reset, flat(spikes_TBCHW))
+    return Fired(spikes_TBCHW, *((None, None) if given else (mean_TC, var_TC))), Kept(tables_4TC, neuron_2C)
+
+
+def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool) -> Gradients:
+    """Gradients of y, gamma and beta [T, C], and, if they are learned, leak and threshold [C]. All lie in rows."""
+    cut, eps = Cut.of(y_TBCHW), 0.0 if normal is None else normal.eps
+    from_batch = normal is not None and normal.mean_TC is None
+    mean_TC, var_TC, scale_TC, level_TC = kept.tables_4TC
+    sums_K2TC = np.empty((cut.pieces, 2, cut.T, cut.channels), np.float32)
+    ends_K2C = np.empty((cut.pieces, 2, cut.channels), np.float32)
+    grad_TBCHW, g_TBCHW = empty_rows(y_TBCHW), in_rows(g_TBCHW)
+    spread(kernels.unwind, cut.T * cut.step, flat(y_TBCHW), flat(g_TBCHW), cut.T, cut.step, cut.apart, Cut.of(g_TBCHW).apart, cut.row, cut.tile, cut.piece,
+           cut.wide(torch.stack([mean_TC, scale_TC, level_TC])), cut.wide(kept.neuron_2C), neuron.soft_reset, KINDS[type(neuron.spike)],
+           np.float32(neuron.spike.scale), learned, not from_batch, flat(grad_TBCHW), sums_K2TC, ends_K2C)
+    sums_2TC = torch.from_numpy(sums_K2TC.sum(0, dtype=np.float64))
+    if from_batch:
+        count = y_TBCHW[0, :, 0].numel() * (1 if normal.per_step else cut.T)
+        about_2TC = (sums_2TC if normal.per_step else sums_2TC.sum(1, keepdim=True).expand_as(sums_2TC)) / count
+        shift_TC, tilt_TC = about_2TC[0].float(), (about_2TC[1] / (var_TC + eps)).float()
+        spread(kernels.undo_norm, cut.T * cut.step, flat(y_TBCHW), cut.T, cut.step, cut.apart, cut.row, cut.piece,
+               cut.wide(torch.stack([mean_TC, scale_TC, shift_TC, tilt_TC])), flat(grad_TBCHW))
+    leak_C, threshold_C = torch.from_numpy(ends_K2C.sum(0, dtype=np.float64).astype(np.float32)) if learned else (None, None)
+    return Gradients(grad_TBCHW, (sums_2TC[1] / (var_TC + eps).sqrt()).float(), sums_2TC[0].float(), leak_C, threshold_C)
 
 
 def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:
     """Why it cannot be done here, in words; None if it can. Shapes of y and norm are `fused.check`'s affair."""
-    if y_TBCHW.device.type != "cpu" or y_TBCHW.dtype not in SHIFT:
+    if y_TBCHW.device.type != "cpu" or y_TBCHW.dtype not in (torch.float32, torch.bfloat16):
         return f"it takes float32 or bfloat16 on the CPU, not {y_TBCHW.dtype} on {y_TBCHW.device}"
     if type(neuron.spike) not in KINDS:
         return f"it knows the surrogates {', '.join(kind.__name__ for kind in KINDS)}, not {neuron.spike!r}"
@@ -290,20 +172,3 @@ def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:
         if name == "threshold" and not (value > 0).all():
             return "a threshold of 0 or less turns the comparison round"
     return None
-
-
-def run(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> Fired:
-    """`ways.run` on the CPU, which has asked `fused.check` and `refusal` before. Spikes are contiguous, whatever y is."""
-    T, _, C = y_TBCHW.shape[:3]
-
-    def table(given_TC, otherwise):
-        return (torch.tensor([[float(otherwise)]]) if given_TC is None else given_TC.float()).expand(T, C)
-
-    def ends(value):
-        return torch.as_tensor(value, dtype=torch.float32).expand(C, 1, 1).reshape(C)
-
-    gamma, beta, per_step, eps, mean, var = normal or (None, None, True, 0.0, None, None)       # without a norm, z = 1 * y + 0
-    steps = 0 if normal is None or mean is not None else 1 if per_step else T
-    spikes, tables_4TC = NormAndFire.apply(y_TBCHW, table(gamma, 1), table(beta, 0), ends(neuron.leak), ends(neuron.threshold),
-                                           table(mean, 0), table(var, 1), steps, eps, neuron.spike, neuron.soft_reset)
-    return Fired(spikes, *(tables_4TC[:2, ::steps].clone() if steps else (None, None)))

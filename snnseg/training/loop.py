@@ -14,19 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnseg import memory
 from snnseg.data.augment import Augment
 from snnseg.data.loader import Batch, batches, epoch_order
 from snnseg.data.store import Split
 from snnseg.errors import Interrupted, NotFinite
-from snnseg.evaluation import evaluate
+from snnseg.evaluation import evaluate, tally
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
-from snnseg.models.inputs import coded
+from snnseg.models.feed import fed
+from snnseg.models.inputs import coded, on
 from snnseg.sections import Config
-from snnseg.training import checkpoint, optim
+from snnseg.training import checkpoint, forecast, optim
 from snnseg.training.checkpoint import State
 from snnseg.training.loss import cross_entropy
 from snnseg.training.report import Numbers, Reporter
@@ -42,10 +43,13 @@ class Loaded:
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config,
-           device: torch.device, state: State) -> tuple[float, Confusion]:
-    """One step: the loss of `batch` and the confusion of its predictions. Raises NotFinite before the update."""
+           device: torch.device, state: State) -> tuple[float, Tensor]:
+    """One step: the loss of `batch` and the tally of its predictions, on the device. Raises NotFinite before the update.
+
+    The batch is in main memory or on the device. The device is waited for once, to see whether loss and gradients are finite.
+    """
     x_TBCHW = coded(batch.input, batch.index_B, config, device, ("poisson", state.epoch))
-    mask_BHW = torch.from_numpy(batch.mask_BHW).to(device)
+    mask_BHW = on(batch.mask_BHW, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         logits_BCHW = model(x_TBCHW)
     loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void)
@@ -62,8 +66,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, con
     if config.optim.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), config.optim.clip_norm, norm)
     optimizer.step()
-    prediction = logits_BCHW.detach().argmax(1).to(torch.uint8).cpu().numpy()
-    return told, Confusion.of(batch.mask_BHW, prediction, config.classes)
+    return told, tally.counted(mask_BHW, tally.answers(logits_BCHW.detach()), config.classes)
 
 
 def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callable[[], bool],
@@ -104,32 +107,37 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
         report.begin(state.step, steps, train.epochs)
 
     while state.epoch < train.epochs:
-        order = epoch_order(len(data.train), train.seed, state.epoch)
-        total = Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes)
+        epoch, order = state.epoch, epoch_order(len(data.train), train.seed, state.epoch)
+        counted = tally.begun(Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes), device)
+        drawn = (augment.drawn(batch, train.seed, epoch) for batch in batches(data.train, train.batch, order, start=state.batch))
         clock = time.perf_counter()
-        for batch in batches(data.train, train.batch, order, start=state.batch):
-            rate = optim.learning_rate(config.optim, state.step, steps, state.epoch, train.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with memory.shortage_named(config, "train.batch", train.batch):
-                loss, part = update(model, optimizer, augment(batch, train.seed, state.epoch), config, device, state)
-            total += part
-            elapsed = time.perf_counter() - clock
-            state.step, state.batch, state.loss_sum, state.seconds = state.step + 1, state.batch + 1, state.loss_sum + loss, state.seconds + elapsed
-            epoch_ends, stopping = state.batch == epoch_steps, stop()
-            numbers: Numbers = {"epoch": state.epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
-                                "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": len(batch.index_B) / elapsed}
-            if epoch_ends:      # saved first: validation takes long and may be what fails
-                state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = state.epoch + 1, 0, 0.0, [], numbers
-                save()
-                end_epoch()
-            else:
-                state.confusion = total.matrix.tolist()
-                if state.step % train.log_every == 0 or stopping:
-                    report.numbers(state.step, numbers)
-                if state.step % train.checkpoint_every == 0 or stopping:
+        with fed(drawn, device) as here:
+            for batch in here:
+                rate = optim.learning_rate(config.optim, state.step, steps, epoch, train.epochs)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                with memory.shortage_named(config, "train.batch", train.batch, lambda: forecast.of(config, device.type)):
+                    loss, part = update(model, optimizer, batch, config, device, state)
+                counted += part
+                elapsed = time.perf_counter() - clock
+                state.step, state.batch, state.loss_sum, state.seconds = state.step + 1, state.batch + 1, state.loss_sum + loss, state.seconds + elapsed
+                epoch_ends, stopping = state.batch == epoch_steps, stop()
+                tells = epoch_ends or stopping or state.step % train.log_every == 0
+                saves = epoch_ends or stopping or state.step % train.checkpoint_every == 0
+                if tells or saves:      # only then is the device asked what it counted
+                    total = tally.read(counted)
+                    numbers: Numbers = {"epoch": epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
+                                        "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": len(batch.index_B) / elapsed}
+                if epoch_ends:      # saved first: validation takes long and may be what fails
+                    state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = epoch + 1, 0, 0.0, [], numbers
                     save()
-            if stopping and state.step < steps:
-                raise stopped()
-            clock = time.perf_counter()
+                    end_epoch()
+                elif tells:
+                    report.numbers(state.step, numbers)
+                if saves and not epoch_ends:
+                    state.confusion = total.matrix.tolist()
+                    save()
+                if stopping and state.step < steps:
+                    raise stopped()
+                clock = time.perf_counter()
     return model, state

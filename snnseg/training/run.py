@@ -31,7 +31,8 @@ from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read
 
 PACKAGE = Path(seeds.__file__).parent
 SHAPES_WEIGHTS = ("seeds.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
-                  "models/deeplab.py", "models/fcn.py", "models/inputs.py", "models/zoo.py", "training/loop.py", "training/loss.py", "training/optim.py")
+                  "models/deeplab.py", "models/fcn.py", "models/feed.py", "models/inputs.py", "models/moves.py", "models/zoo.py",
+                  "training/loop.py", "training/loss.py", "training/optim.py")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     A run that is finished is left as it is. Raises StoreError and its kin for the store, Busy, NotFinite, OutOfMemory,
     NoSpace, Interrupted.
     """
+    memory.keep_freed()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
     digest = store.check(config.store, config.store_params)
