@@ -1,8 +1,9 @@
-"""Norm + neuron in Triton against the plain form: spikes, statistics, every gradient, what is kept for the backward pass.
+"""Norm + neuron in Triton against the plain form: spikes, statistics, every gradient, what is kept; spikes as bits; whole nets.
 
 On a GPU the compiled kernels are tried here. Without one they are interpreted on CPU tensors, which Triton has to be told
 before it is first imported: `test_interpreted` then runs this file in a process of its own, and no other test notices.
 """
+import functools
 import importlib.util
 import os
 import subprocess
@@ -11,9 +12,14 @@ import sys
 import pytest
 import torch
 
-from snnseg.spiking.fused import Normal, reference
+from snnseg.models.backbone import Spiking
+from snnseg.models.deeplab import DeepLab
+from snnseg.models.fcn import FCN
+from snnseg.spiking import bits, unit, ways
+from snnseg.spiking.fused import Normal
 from snnseg.spiking.neuron import LIF
-from snnseg.spiking.surrogate import SURROGATES, Arctan, Surrogate
+from snnseg.spiking.surrogate import SURROGATES, Arctan, Surrogate, Triangle
+from snnseg.spiking.unit import Wiring
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
@@ -21,10 +27,13 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HERE = INTERPRETED or torch.cuda.is_available()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 if HERE:
-    from snnseg.spiking import fused_triton
+    from snnseg.spiking import bits_triton, fused_triton
 
 C = 6
 EPS = 1e-4
+TILES = {"CHANNELS": 4, "SCAN": (32, 1), "WALK": (64, 2), "WALK_BACK": (64, 1), "CHUNK": 16, "SCRATCH_PROGRAMS": 2}
+WIDE = {"CHANNELS": 64, "SCAN": (2**14, 8), "WALK": (2**14, 8), "WALK_BACK": (2**14, 8), "CHUNK": 2**11, "SCRATCH_PROGRAMS": 4}
+mine, reference = functools.partial(ways.run, way="triton"), functools.partial(ways.run, way="reference")
 
 
 def test_interpreted():
@@ -40,7 +49,16 @@ def many_tiles(request, monkeypatch):
     """Tiles so small that even these tensors have many, the last ones cut by the edge, and programs that take several."""
     if request.function is test_interpreted:
         return
-    for name, value in {"CHANNELS": 4, "SCAN": (32, 1), "WALK": (64, 2), "WALK_BACK": (64, 1), "CHUNK": 16, "SCRATCH_PROGRAMS": 2}.items():
+    for name, value in TILES.items():
+        monkeypatch.setattr(fused_triton, name, value)
+
+
+@pytest.fixture
+def few_tiles(monkeypatch):
+    """Tiles so large that the interpreter, whose time is that of the calls, walks a whole layer at once; those of the house on a GPU."""
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    for name, value in WIDE.items() if INTERPRETED else ():
         monkeypatch.setattr(fused_triton, name, value)
 
 
@@ -90,12 +108,12 @@ def apart(a, b):
 
 def assert_same(y, normal, neuron, rates=(.03, .97)):
     assert fused_triton.refusal(y, normal, neuron) is None
-    mine, my_gradients = answer(fused_triton.run, y, normal, neuron)
+    fired, my_gradients = answer(mine, y, normal, neuron)
     plain, gradients = answer(reference, y, normal, neuron)
-    assert mine.spikes_TBCHW.dtype == y.dtype and mine.spikes_TBCHW.shape == y.shape
+    assert fired.spikes_TBCHW.dtype == y.dtype and fired.spikes_TBCHW.shape == y.shape
     assert rates[0] < plain.spikes_TBCHW.float().mean() < rates[1]
-    assert (mine.spikes_TBCHW != plain.spikes_TBCHW).sum() <= 1e-5 * y.numel()
-    for a, b in ((mine.mean_TC, plain.mean_TC), (mine.var_TC, plain.var_TC)):
+    assert (fired.spikes_TBCHW != plain.spikes_TBCHW).sum() <= 1e-5 * y.numel()
+    for a, b in ((fired.mean_TC, plain.mean_TC), (fired.var_TC, plain.var_TC)):
         assert (a is None) == (b is None)
         if b is not None:
             assert not a.requires_grad
@@ -163,7 +181,7 @@ def test_thresholds_of_any_sign():
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 1.0, 1.7, 3.0])
 def test_a_potential_at_the_threshold_does_not_fire(threshold):
     y = torch.tensor([threshold, threshold + 1e-6, threshold - 1e-6], device=DEVICE).view(1, 1, 1, 1, 3)
-    assert fused_triton.run(y, None, LIF(1.0, threshold)).spikes_TBCHW.flatten().tolist() == [0, 1, 0]
+    assert mine(y, None, LIF(1.0, threshold)).spikes_TBCHW.flatten().tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (3, 1, 1, 1), (1, 3, 1, 1), (1, 9, 2, 3), (2, 4, 4, 8)], ids=str)
@@ -191,7 +209,7 @@ def test_statistics_are_as_good_as_double_precision(kind, per_step):
     y = {"far mean": y + 1000, "first pixel far away": y, "narrow": y * 1e-2 + 1}[kind]
     if kind == "first pixel far away":
         y[:, 0, :, 0, 0] = 1e3
-    fired = fused_triton.run(y, Normal(None, None, per_step, EPS, None, None), LIF())
+    fired = mine(y, Normal(None, None, per_step, EPS, None, None), LIF())
     groups = y.double() if per_step else y.double().flatten(0, 1)[None]
     var, mean = torch.var_mean(groups, dim=(1, 3, 4), correction=0)
     torch.testing.assert_close(fired.mean_TC, mean.float(), rtol=1e-6, atol=1e-6)
@@ -211,9 +229,9 @@ def test_when_potentials_are_reversed(leak, steps, reversed_):
 def test_reversed_or_recomputed_the_gradients_are_the_same(leak, steps, monkeypatch):
     """At the edge of the rule; the triangle's slope changes with the potential by 1 / threshold."""
     y, neuron = currents(steps, shape=(1, 2, 3, 3)), LIF(leak, 0.9)
-    _, reversed_ = answer(fused_triton.run, y, None, neuron)
+    _, reversed_ = answer(mine, y, None, neuron)
     monkeypatch.setattr(fused_triton, "reverses", lambda *_: False)
-    _, recomputed = answer(fused_triton.run, y, None, neuron)
+    _, recomputed = answer(mine, y, None, neuron)
     assert apart(reversed_["y"], recomputed["y"]) < 2e-5
 
 
@@ -222,26 +240,43 @@ def test_what_is_kept_for_the_backward_pass():
     kept = []
     y, normal = currents(5), normals("bntt", 5)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        fused_triton.run(y, normal, LIF(learned(C, 1, 1), learned()))
+        mine(y, normal, LIF(learned(C, 1, 1), learned()))
     assert [x.data_ptr() == y.data_ptr() and x.shape == y.shape for x in kept if x.numel() > 5 * C] == [True]
-    assert len(kept) < 10
+    assert len(kept) == 6      # y, scale, centre, 1 / deviation, leak, threshold
 
 
 def test_kept_for_the_backward_pass_in_the_order_of_channels_first():
     """y is copied once, not kept twice."""
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        fused_triton.run(currents(5, last=False), None, LIF())
+        mine(currents(5, last=False), None, LIF())
     assert [n for n in kept if n > 5 * C] == [5 * 2 * C * 3 * 5]
 
 
 def test_layouts_and_gradients_that_come_in_any_order():
     y, neuron = currents(3), LIF(0.9, 0.5)
-    spikes = fused_triton.run(y, None, neuron).spikes_TBCHW
+    spikes = mine(y, None, neuron).spikes_TBCHW
     assert spikes.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     for loss in (lambda s: s.sum(), lambda s: (s * random(*s.shape)).sum(), lambda s: s[1, :, 2].sum()):
-        mine, plain = (torch.autograd.grad(loss(way(y, None, neuron).spikes_TBCHW), y)[0] for way in (fused_triton.run, reference))
-        assert apart(mine, plain) < 1e-5
+        found, plain = (torch.autograd.grad(loss(way(y, None, neuron).spikes_TBCHW), y)[0] for way in (mine, reference))
+        assert apart(found, plain) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["none", "bntt", "tdbn", "given", "a step, one gamma"])
+@pytest.mark.parametrize("neuron", [LIF(0.9, 0.6), LIF(0.5, 0.6), LIF(0.9, 0.6, soft_reset=False)], ids=["reverse", "recompute", "hard"])
+def test_steps_that_are_one_are_read_where_they_lie(kind, neuron, monkeypatch):
+    """Direct coding: the same currents at every step, kept once. A gradient that is one at all steps likewise."""
+    once, seen, fire, unwind = currents(1).detach(), [], fused_triton.fire, fused_triton.unwind
+    monkeypatch.setattr(fused_triton, "fire", lambda y, *how: seen.append(y) or fire(y, *how))
+    monkeypatch.setattr(fused_triton, "unwind", lambda y, kept, normal, neuron, g, learned: seen.extend((y, g)) or unwind(y, kept, normal, neuron, g, learned))
+    if kind == "bntt":
+        neuron = neuron._replace(leak=learned(about=0.8), threshold=learned(C, 1, 1, seed=7))
+    for y in (once.expand(5, -1, -1, -1, -1).requires_grad_(), once.permute(0, 4, 1, 2, 3).contiguous().permute(0, 2, 3, 4, 1).expand(5, -1, -1, -1, -1).requires_grad_()):
+        assert_same(y, normals(kind, 5), neuron)
+        found, plain = (torch.autograd.grad(way(y, normals(kind, 5), neuron).spikes_TBCHW, y, random(*once.shape, seed=8).expand_as(y))[0]
+                        for way in (mine, reference))
+        assert apart(found, plain) < 1e-4
+    assert len(seen) == 12 and [x.stride(0) == 0 for x in seen] == [True, True, False, True, True, True] * 2
 
 
 def test_only_the_parameters_learn():
@@ -249,7 +284,7 @@ def test_only_the_parameters_learn():
     y, normal = currents(4).detach(), normals("bntt", 4)
     assert_same(y, normal, LIF(0.99, 0.7))
     assert_same(y, normal, LIF(learned(about=.9), learned()))
-    assert not fused_triton.run(y, None, LIF()).spikes_TBCHW.requires_grad
+    assert not mine(y, None, LIF()).spikes_TBCHW.requires_grad
 
 
 @pytest.mark.parametrize("neuron", [LIF(), LIF(0.5)], ids=["reverse", "recompute"])
@@ -257,9 +292,104 @@ def test_the_same_bits_in_every_run(neuron):
     """Larger on a GPU, where programs run at once."""
     y = currents(3, shape=(2, C, 3, 5)) if INTERPRETED else currents(20, shape=(16, 64, 16, 16))
     normal = Normal(learned(len(y), y.shape[2]), None, True, EPS, None, None)
-    first, second = (answer(fused_triton.run, y, normal, neuron) for _ in range(2))
+    first, second = (answer(mine, y, normal, neuron) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
     assert all(torch.equal(first[1][k], second[1][k]) for k in first[1])
+
+
+# ------------------------------------------------------------------------------------------------ spikes as bits
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 255, 256, 257, 1000, 8 * 513])
+def test_bits_there_and_back(size, dtype):
+    flat = (random(size, seed=size) > 0.4).to(dtype)
+    packed = bits_triton.pack(flat)
+    assert torch.equal(packed, bits.plain_pack(flat)) and packed.dtype == torch.uint8
+    back = bits_triton.unpack(packed, size, dtype)
+    assert torch.equal(back, flat) and back.dtype == dtype
+
+
+def test_whatever_is_not_0_is_a_spike():
+    flat = torch.tensor([0.0, -0.0, 1e-30, -2.0, 0.5, 3.0, 0.0, 256.0, 1.0], device=DEVICE)
+    assert bits_triton.pack(flat).tolist() == bits.plain_pack(flat).tolist() == [0b10111100, 1]
+
+
+# ------------------------------------------------------------------------------------------------ with the convolution
+
+@pytest.fixture
+def by_kernels(monkeypatch):
+    """Bits of CPU tensors by the interpreted kernels too."""
+    asked = []
+    if INTERPRETED:
+        monkeypatch.setattr(bits, "_compiled", lambda *what: asked.append(what) or bits_triton)
+    return asked
+
+
+WIRINGS = [Wiring(), Wiring(pooled=True), Wiring(12), Wiring(recompute=True), Wiring(2, True, recompute=True), Wiring(of_spikes=False)]
+
+
+@pytest.mark.parametrize(("wiring", "kind"), [(wiring, ("bntt", "tdbn", "none")[k % 3]) for k, wiring in enumerate(WIRINGS)], ids=str)
+@pytest.mark.parametrize("once", [False, True], ids=["T inputs", "one input"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_unit(wiring, kind, once, dtype, few_tiles, by_kernels):
+    x = random(1 if once else 3, 2, 5, 12, 10, seed=1)
+    x, weight = (x > 0.5).float() if wiring.of_spikes else x, 0.5 * random(C, 5, 3, 3, seed=2)
+    neuron, out = LIF(learned(about=0.9), 0.8 + 0.1 * random(C, 1, 1, seed=5).abs()), []
+    for way in ("reference", "triton"):
+        leaf_x, leaf_w, normal = x.clone().requires_grad_(), weight.clone().requires_grad_(), normals(kind, 3)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            s = unit.run(leaf_x.expand(3, -1, -1, -1, -1), leaf_w, wiring, normal, neuron, way).spikes_TBCHW
+        leaves = [leaf_x, leaf_w, neuron.leak, *(z for z in (normal or ())[:2] if z is not None)]
+        out.append((s, torch.autograd.grad(s, leaves, random(*s.shape, seed=9).to(s.dtype))))
+    (plain, expected), (found, gradients) = out
+    assert found.dtype == plain.dtype == dtype and 0.02 < plain.float().mean() < 0.9
+    # in bf16 a GPU may round another layout's currents otherwise
+    exact = dtype == torch.float32 or INTERPRETED
+    assert (found != plain).float().mean() <= (0 if exact else 1e-2)
+    for a, b in zip(gradients, expected, strict=True):
+        assert a.dtype == b.dtype and apart(a, b) < (1e-4 if dtype == torch.float32 else 1e-2 if exact else 0.2)
+    assert len(by_kernels) == 2 * (INTERPRETED and wiring.of_spikes)
+
+
+# ------------------------------------------------------------------------------------------------ whole nets
+
+NORMS, LEAKS, STEPS = ("bntt", "tdbn", "bn"), (0.5, 0.9, 0.99, 1.0), (1, 2, 5)
+
+
+def steps_of(net, i, j):
+    """The number of steps that goes with norm i and leak j: each with each norm, and over both nets with each leak."""
+    return STEPS[(i + j + (net is FCN)) % 3]
+
+
+@pytest.mark.parametrize(("net", "norm", "leak", "steps"), [(net, norm, leak, steps_of(net, i, j)) for net in (DeepLab, FCN)
+                                                            for i, norm in enumerate(NORMS) for j, leak in enumerate(LEAKS)])
+def test_whole_nets(net, norm, leak, steps, few_tiles, by_kernels, monkeypatch):
+    """Layer by layer: the same spikes, but for 1 in 100 000 whose potential was within 1e-5 of the threshold."""
+    recurrent = leak == 0.9                         # an input of its own at each step, and y convolved anew
+    x = random(steps if recurrent else 1, 2, 3, 32, 32, seed=7).expand(steps, -1, -1, -1, -1)
+    potentials, spikes, out, fire, spike = [], [], {}, fused_triton.fire, Triangle()
+    monkeypatch.setattr(fused_triton, "fire", lambda *what: (found := fire(*what), spikes.append(found[0].spikes_TBCHW))[0])
+    for way in ("reference", "triton"):
+        neuron = LIF(leak, 0.8, spike if way == "triton" else lambda m: (potentials.append(m.detach()), spike(m))[1])
+        torch.manual_seed(3)
+        model = net(4, Spiking(steps, neuron, norm=norm, way=way, recompute=recurrent), 0.0625).to(DEVICE)
+        logits = model(x)
+        (logits * random(*logits.shape, seed=8)).mean().backward()
+        out[way] = logits.detach(), {name: p.grad for name, p in model.named_parameters()}, dict(model.named_buffers())
+    layers = [torch.stack(potentials[k:k + steps]) for k in range(0, len(potentials), steps)]
+    assert len(spikes) == len(layers) == {DeepLab: 8, FCN: 11}[net]
+    for mine, m in zip(spikes, layers, strict=True):
+        flipped = (mine > 0) != (m > 0)
+        if flipped.any():                           # layers behind see another input: it ends here
+            assert flipped.sum() <= 1e-5 * flipped.numel() and m[flipped & (flipped.cumsum(0) == 1)].abs().max() < 1e-5
+            return
+    (logits, gradients, buffers), (plain, expected, remembered) = out["triton"], out["reference"]
+    assert apart(logits, plain) < 1e-5
+    largest = max(g.norm() for g in expected.values())
+    for name, g in expected.items():
+        assert apart(gradients[name], g) < 1e-4 if g.norm() > 1e-4 * largest else gradients[name].norm() < 2e-4 * largest, name
+    for name, table in remembered.items():
+        torch.testing.assert_close(buffers[name], table, rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ what it refuses

@@ -1,11 +1,11 @@
 """Norm + leaky integrate-and-fire over all time steps in Triton: the same spikes and gradients as `fused.reference`.
 
-Forward reads y once for the statistics and once for the spikes, whose potentials never leave the registers. Backward keeps
-only y and [T, C] tables: it walks each tile forward again and back, and a last pass takes the gradient through the
-statistics. The potential before the reset, u_t, which the walk back needs at every step, is either put in a scratch of float32
-on the way forward (recompute), or found again from the step after it (reverse): left_t-1 = (u_t - z_t) / leak and u_t = left_t +
-threshold * s_t. The spikes s_t are then kept as bits, so none can flip; the surrogate's slope alone sees the error. `reverses`
-says which. `snnseg.spiking.triton_kernels` has the kernels.
+Forward reads y once for the statistics and once for the spikes, whose potentials never leave the registers. Backward needs
+only y and [T, C] tables: it walks each tile forward again and back, and a last pass takes the gradient through the statistics.
+A y or a gradient whose steps are one (an expanded view) is read where it lies. The potential before the reset, u_t, which the
+walk back needs at every step, is either put in a scratch of float32 on the way forward (recompute), or found again from the
+step after it (reverse): left_t-1 = (u_t - z_t) / leak and u_t = left_t + threshold * s_t. The spikes s_t are then kept as bits,
+so none can flip; the surrogate's slope alone sees the error. `reverses` says which. `triton_kernels` has the kernels.
 
 Shapes: T time steps, B pictures, C channels, H x W pixels; N = B * H * W.
 """
@@ -16,10 +16,9 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from snnseg.spiking import triton_kernels as kernels
-from snnseg.spiking.fused import Fired, Normal
+from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 
@@ -30,6 +29,7 @@ WALK_BACK = 1024, 1     # and the walk back, where one warp sums over its tile w
 CHUNK = 1024            # pixels of a step whose statistics one program takes
 SCRATCH_PROGRAMS = 1056 # that recompute at a time: 8 for each of an H100's 132 multiprocessors
 ERROR = 1e-5            # of a reversed potential, relative to the largest
+INTERPRETED = not isinstance(kernels.fire_kernel, triton.JITFunction)     # on the CPU, as tests do
 
 
 def reverses(neuron: LIF, timesteps: int) -> bool:
@@ -50,7 +50,7 @@ def reverses(neuron: LIF, timesteps: int) -> bool:
 
 def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:
     """Why this way cannot do it, in words; None if it can. Shapes of y and norm are `fused.check`'s affair."""
-    if not (y_TBCHW.is_cuda or triton.knobs.runtime.interpret):
+    if not (y_TBCHW.is_cuda or INTERPRETED):
         return f"Triton needs a GPU, y is on {y_TBCHW.device}"
     if y_TBCHW.dtype not in (torch.float32, torch.bfloat16):
         return f"y is {y_TBCHW.dtype}, not float32 or bfloat16"
@@ -70,13 +70,15 @@ def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:
     return None
 
 
-def run(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> Fired:
-    """As `fused.reference`, in channels_last: y [T, B, C, H, W] that lies otherwise is copied once, spikes come out so.
+class Kept(NamedTuple):
+    """What `unwind` needs beside y, float32: z = scale * (y - centre) + beta; None without a norm, and for what is one number."""
 
-    The caller asks `refusal` first. Not differentiable twice.
-    """
-    gamma_TC, beta_TC = (None, None) if normal is None else (normal.gamma_TC, normal.beta_TC)
-    return Fired(*_NormLIF.apply(y_TBCHW, gamma_TC, beta_TC, neuron.leak, neuron.threshold, normal, neuron))
+    scale_TC: Tensor | None
+    centre_TC: Tensor | None
+    per_deviation_TC: Tensor | None     # [T, C] or [1, C]
+    beta_C: Tensor | None
+    leak_C: Tensor | None
+    threshold_C: Tensor | None
 
 
 class _Tiles(NamedTuple):
@@ -113,9 +115,14 @@ class _Tiles(NamedTuple):
         return {"BP": self.BP, "BC": self.BC, "num_warps": self.warps}
 
 
-def _rows(x_TBCHW: Tensor) -> Tensor:
-    """The same tensor, laid in memory as [T, B, H, W, C]."""
-    return x_TBCHW.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+def _apart(x_TBCHW: Tensor) -> int:
+    """Values between two steps in memory; 0 where all are one, as in an expanded view."""
+    return 0 if len(x_TBCHW) > 1 and x_TBCHW.stride(0) == 0 else x_TBCHW[0].numel()
+
+
+def _numbers(neuron: LIF) -> list[float]:
+    """Leak and threshold for the kernels; one that is a tensor goes to them as a table, and its number is not looked at."""
+    return [0.0 if isinstance(value, Tensor) else float(value) for value in neuron[:2]]
 
 
 def _table(value_TC: Tensor, rows: int) -> Tensor:
@@ -128,8 +135,8 @@ def _each_channel(value: float | Tensor, channels: int) -> Tensor | None:
 
 
 def _statistics(y_TBCHW: Tensor, per_step: bool, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, biased variance and 1 / sqrt(variance + eps) of rows y: float32 [T, C] or [1, C]."""
-    steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *SCAN)
+    """Mean, biased variance and 1 / sqrt(variance + eps) of rows y: float32 [T, C] or [1, C]; [1, C] too where all steps are one."""
+    steps, tiles = len(y_TBCHW) if _apart(y_TBCHW) else 1, _Tiles.of(y_TBCHW, *SCAN)
     blocks = triton.cdiv(tiles.pixels, CHUNK)
     means, squares = y_TBCHW.new_empty(2, steps, blocks, tiles.channels, dtype=torch.float32)
     block = tiles.block | {"BP": min(tiles.BP, CHUNK)}
@@ -142,75 +149,62 @@ def _statistics(y_TBCHW: Tensor, per_step: bool, eps: float) -> tuple[Tensor, Te
     return mean_TC, var_TC, per_deviation_TC
 
 
-class _NormLIF(torch.autograd.Function):
-    """Norm, neuron and surrogate as one operator. gamma, beta, leak and threshold are arguments so that gradients find them."""
+def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Kept]:
+    """`ways.run` without gradients, and what `unwind` needs. y lies in rows (`fused.in_rows`), and so do the spikes."""
+    steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *WALK)
+    with torch.cuda.device_of(y_TBCHW):
+        mean_TC = var_TC = scale_TC = centre_TC = per_deviation_TC = beta_C = None
+        if normal is not None:
+            if normal.mean_TC is None:
+                mean_TC, var_TC, per_deviation_TC = _statistics(y_TBCHW, normal.per_step, normal.eps)
+            else:
+                per_deviation_TC = (normal.var_TC.float() + normal.eps).rsqrt()
+            scale_TC = _table(per_deviation_TC if normal.gamma_TC is None else per_deviation_TC * normal.gamma_TC, steps)
+            centre_TC = _table(normal.mean_TC if mean_TC is None else mean_TC, steps)
+            beta_C = None if normal.beta_TC is None else normal.beta_TC[0].float().contiguous()
+        kept = Kept(*(x if x is None else x.detach() for x in (scale_TC, centre_TC, per_deviation_TC, beta_C,
+                                                                *(_each_channel(value, tiles.channels) for value in neuron[:2]))))
+        spikes_TBCHW = empty_rows(y_TBCHW)
+        kernels.fire_kernel[tiles.along, tiles.across](
+            y_TBCHW, spikes_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
+            NORM=normal is not None, SOFT=neuron.soft_reset, **tiles.block)
+    if mean_TC is not None and normal.per_step:
+        mean_TC, var_TC = mean_TC.expand(steps, -1), var_TC.expand(steps, -1)
+    return Fired(spikes_TBCHW, mean_TC, var_TC), kept
 
-    @staticmethod
-    def forward(ctx, y_TBCHW, gamma_TC, beta_TC, leak, threshold, normal: Normal | None, neuron: LIF):
-        with torch.cuda.device_of(y_TBCHW):
-            y_TBCHW = _rows(y_TBCHW)
-            steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *WALK)
-            tables = [None if beta_TC is None else beta_TC[0].float().contiguous(),
-                      *(_each_channel(value, tiles.channels) for value in neuron[:2])]
-            numbers = [0.0 if isinstance(value, Tensor) else float(value) for value in neuron[:2]]
-            mean_TC = var_TC = scale_TC = centre_TC = per_deviation_TC = None
-            if normal is not None:
-                if normal.mean_TC is None:
-                    mean_TC, var_TC, per_deviation_TC = _statistics(y_TBCHW, normal.per_step, normal.eps)
-                else:
-                    per_deviation_TC = (normal.var_TC.float() + normal.eps).rsqrt()
-                scale_TC = _table(per_deviation_TC if gamma_TC is None else per_deviation_TC * gamma_TC, steps)
-                centre_TC = _table(normal.mean_TC if mean_TC is None else mean_TC, steps)
-            spikes_TBCHW = torch.empty_like(y_TBCHW)
-            kernels.fire_kernel[tiles.along, tiles.across](
-                y_TBCHW, spikes_TBCHW, scale_TC, centre_TC, *tables, *numbers, steps, *tiles.sizes,
-                NORM=normal is not None, SOFT=neuron.soft_reset, **tiles.block)
-        ctx.save_for_backward(y_TBCHW, gamma_TC, scale_TC, centre_TC, per_deviation_TC, *tables)
-        ctx.numbers = numbers
-        ctx.from_batch, ctx.per_step = mean_TC is not None, normal is not None and normal.per_step
-        ctx.spike, ctx.soft, ctx.reverse = neuron.spike, neuron.soft_reset, reverses(neuron, steps)
-        ctx.likes = [(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in (gamma_TC, beta_TC, *neuron[:2])]
-        if ctx.from_batch:
-            ctx.mark_non_differentiable(mean_TC, var_TC)
-        return spikes_TBCHW, mean_TC, var_TC
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_TBCHW, *_):
-        y_TBCHW, gamma_TC, scale_TC, centre_TC, per_deviation_TC, *tables = ctx.saved_tensors
-        of_y, of_gamma, of_beta, of_leak, of_threshold = ctx.needs_input_grad[:5]
-        norm, of_neuron, sums = scale_TC is not None, of_leak or of_threshold, of_gamma or of_beta or ctx.from_batch
-        with torch.cuda.device_of(y_TBCHW):
-            steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *WALK_BACK)
-            programs = tiles.along if ctx.reverse else min(tiles.along, max(1, SCRATCH_PROGRAMS // tiles.across))
+def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool) -> Gradients:
+    """Gradients of y (in rows), of gamma and beta [T, C], None where no table has one, and, if they are learned, leak and threshold [C]."""
+    from_batch = normal is not None and normal.mean_TC is None
+    sums = from_batch or normal is not None and any(x is not None and x.requires_grad for x in normal[:2])
+    reverse, g_TBCHW, grad_TBCHW = reverses(neuron, len(y_TBCHW)), in_rows(g_TBCHW), empty_rows(y_TBCHW)
+    with torch.cuda.device_of(y_TBCHW):
+        steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *WALK_BACK)
+        programs = tiles.along if reverse else min(tiles.along, max(1, SCRATCH_PROGRAMS // tiles.across))
 
-            def scratch(*shape: int) -> Tensor:
-                return y_TBCHW.new_empty(shape, dtype=torch.float32)
+        def scratch(*shape: int) -> Tensor:
+            return y_TBCHW.new_empty(shape, dtype=torch.float32)
 
-            history = None if ctx.reverse else scratch(tiles.across * programs, steps, tiles.BP, tiles.BC)
-            of_norm_2TKC = scratch(2, steps, tiles.along, tiles.channels) if sums else None
-            of_neuron_2KC = scratch(2, tiles.along, tiles.channels) if of_neuron else None
-            out_TBCHW = torch.empty_like(y_TBCHW)
-            kernels.walk_back_kernel[programs, tiles.across](
-                y_TBCHW, _rows(grad_TBCHW), out_TBCHW, scale_TC, centre_TC, *tables, *ctx.numbers, ctx.spike.scale,
-                history, of_norm_2TKC, of_neuron_2KC, steps, *tiles.sizes, tiles.along,
-                NORM=norm, RESCALE=norm and not ctx.from_batch, SUMS=sums, NEURON=of_neuron, SOFT=ctx.soft,
-                SURROGATE=type(ctx.spike).__name__, REVERSE=ctx.reverse, BITS=32 if steps <= 32 else 64, **tiles.block)
-            of_gamma_TC = of_beta_TC = None
-            if sums:
-                sums_2TC = of_norm_2TKC.sum(2)
-                totals, slope_TC, shift_TC = scratch(2, 1, tiles.channels), torch.empty_like(scale_TC), torch.empty_like(scale_TC)
-                rows = (None, 0) if gamma_TC is None else (_table(gamma_TC, len(gamma_TC)), (len(gamma_TC) > 1) * tiles.channels)
-                kernels.settle_kernel[tiles.across,](
-                    sums_2TC, totals, slope_TC, shift_TC, *rows, per_deviation_TC, (len(per_deviation_TC) > 1) * tiles.channels,
-                    1 / tiles.pixels / (1 if ctx.per_step else steps), steps, tiles.channels, BATCH=ctx.from_batch, PER_STEP=ctx.per_step,
-                    BC=tiles.BC, num_warps=1)
-                of_gamma_TC, of_beta_TC = sums_2TC[1] if rows[1] else totals[1], totals[0]
-            if of_y and ctx.from_batch:
-                tiles = _Tiles.of(y_TBCHW, *WALK)
-                kernels.undo_norm_kernel[tiles.along, steps, tiles.across](
-                    y_TBCHW, out_TBCHW, scale_TC, centre_TC, slope_TC, shift_TC, *tiles.sizes, **tiles.block)
-            of_leak_C11, of_threshold_C11 = of_neuron_2KC.sum(1).view(2, -1, 1, 1) if of_neuron else (None, None)
-        gradients = of_gamma_TC, of_beta_TC, of_leak_C11, of_threshold_C11
-        return (out_TBCHW if of_y else None, *(gradient.sum_to_size(like[0]).to(like[1]) if needed else None for needed, gradient, like
-                                               in zip(ctx.needs_input_grad[1:5], gradients, ctx.likes, strict=True)), None, None)
+        history = None if reverse else scratch(tiles.across * programs, steps, tiles.BP, tiles.BC)
+        of_norm_2TKC = scratch(2, steps, tiles.along, tiles.channels) if sums else None
+        of_neuron_2KC = scratch(2, tiles.along, tiles.channels) if learned else None
+        kernels.walk_back_kernel[programs, tiles.across](
+            y_TBCHW, g_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:], *_numbers(neuron), neuron.spike.scale,
+            history, of_norm_2TKC, of_neuron_2KC, steps, *tiles.sizes, _apart(y_TBCHW), _apart(g_TBCHW), tiles.along,
+            NORM=normal is not None, RESCALE=normal is not None and not from_batch, SUMS=sums, NEURON=learned, SOFT=neuron.soft_reset,
+            SURROGATE=type(neuron.spike).__name__, REVERSE=reverse, BITS=32 if steps <= 32 else 64, **tiles.block)
+        of_gamma_TC = of_beta_TC = None
+        if sums:
+            of_beta_TC, of_gamma_TC = sums_2TC = of_norm_2TKC.sum(2)
+            groups = 1 if from_batch and not normal.per_step else steps       # of values that have statistics of their own
+            shift_TC, tilt_TC = scratch(2, groups, tiles.channels) if from_batch else (None, None)
+            kernels.settle_kernel[tiles.across, groups](
+                sums_2TC, shift_TC, tilt_TC, kept.per_deviation_TC, (len(kept.per_deviation_TC) > 1) * tiles.channels,
+                groups / (steps * tiles.pixels), steps, steps // groups, tiles.channels, BATCH=from_batch, BC=tiles.BC, num_warps=1)
+        if from_batch:
+            tiles = _Tiles.of(y_TBCHW, *WALK)
+            kernels.undo_norm_kernel[tiles.along, steps, tiles.across](
+                y_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, shift_TC, tilt_TC, (groups > 1) * tiles.channels, *tiles.sizes,
+                _apart(y_TBCHW), **tiles.block)
+        of_leak_C, of_threshold_C = of_neuron_2KC.sum(1) if learned else (None, None)
+    return Gradients(grad_TBCHW, of_gamma_TC, of_beta_TC, of_leak_C, of_threshold_C)

@@ -3,7 +3,8 @@
 All walk the matrix [T, N, C] of rows of channels, N = B * H * W pixels of a step, as channels_last lays it in memory. A
 tile is BP pixels by BC channels, both powers of two, the last ones masked; a program holds a tile at every time step, so
 the potential stays in registers. Arithmetic is float32 whatever is stored. Every sum is of one order: no atomics, so the same
-bits in every run. A scalar base address in 64 bits is moved from step to step; offsets inside a tile are small.
+bits in every run. A scalar base address in 64 bits is moved from step to step; offsets inside a tile are small. `step` is what
+lies between two steps in memory, `y_step` and `grad_step` likewise, or 0 where all steps are one.
 """
 from __future__ import annotations
 
@@ -116,7 +117,7 @@ def join_kernel(mean_ptr, square_ptr, mean_out, var_out, per_deviation_out, eps,
 
 
 @triton.jit
-def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step,
+def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step, y_step,
                 NORM: tl.constexpr, SOFT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """Spikes of a tile over all steps; grid (pixel tiles, channel tiles)."""
     tile = tl.program_id(0)
@@ -125,6 +126,7 @@ def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, thre
     inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
     offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
     base = tile.to(tl.int64) * BP * channels
+    y_ptr += base
     leak_1C = _row(leak_ptr, leak, col, in_c, BC)
     threshold_1C = _row(threshold_ptr, threshold, col, in_c, BC)
     beta_1C = _row(beta_ptr, 0.0, col, in_c, BC)
@@ -132,19 +134,20 @@ def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, thre
     table = col
     u = tl.zeros([BP, BC], tl.float32)
     for _ in range(T):
-        y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+        y = tl.load(y_ptr + offset, mask=inside, other=0.0).to(tl.float32)
         z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
         u = leak_1C * u + z
         fired = (u - threshold_1C) * per_threshold > 0.0       # at the threshold exactly 0, and right for a negative one
         tl.store(spikes_ptr + base + offset, tl.where(fired, 1.0, 0.0).to(spikes_ptr.dtype.element_ty), mask=inside)
         u = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
+        y_ptr += y_step
         base += step
         table += channels
 
 
 @triton.jit
 def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, slope_scale,
-                     history_ptr, sum_ptr, neuron_ptr, T, pixels, channels, step, tiles,
+                     history_ptr, sum_ptr, neuron_ptr, T, pixels, channels, step, y_step, grad_step, tiles,
                      NORM: tl.constexpr, RESCALE: tl.constexpr, SUMS: tl.constexpr, NEURON: tl.constexpr,
                      SOFT: tl.constexpr, SURROGATE: tl.constexpr, REVERSE: tl.constexpr, BITS: tl.constexpr,
                      BP: tl.constexpr, BC: tl.constexpr):
@@ -171,12 +174,13 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
     for _ in range(program, tiles, programs):
         inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
         base = tile.to(tl.int64) * BP * channels
+        y_at, grad_at, out_at = y_ptr + base, grad_ptr + base, out_ptr + base
         past = history
         table = col
         left = tl.zeros([BP, BC], tl.float32)   # u after the reset
         bits = tl.zeros([BP, BC], tl.int64 if BITS == 64 else tl.int32)
         for t in range(T):
-            y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+            y = tl.load(y_at + offset, mask=inside, other=0.0).to(tl.float32)
             z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
             u = leak_1C * left + z
             fired = (u - threshold_1C) * per_threshold > 0.0
@@ -186,7 +190,9 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
             else:
                 tl.store(history_ptr + past + kept, u)
                 past += BP * BC
-            base += step
+            y_at += y_step
+            grad_at += grad_step
+            out_at += step
             table += channels
         if not REVERSE:
             tl.debug_barrier()      # what one thread has stored, another may load
@@ -196,11 +202,13 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
         grad_threshold = tl.zeros([BP, BC], tl.float32)
         at = tile * channels + col
         for i in range(T):
-            base -= step
+            y_at -= y_step
+            grad_at -= grad_step
+            out_at -= step
             table -= channels
             t = T - 1 - i
-            y = tl.load(y_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
-            grad = tl.load(grad_ptr + base + offset, mask=inside, other=0.0).to(tl.float32)
+            y = tl.load(y_at + offset, mask=inside, other=0.0).to(tl.float32)
+            grad = tl.load(grad_at + offset, mask=inside, other=0.0).to(tl.float32)
             z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
             if REVERSE:
                 fired = ((bits >> t) & 1) != 0
@@ -215,7 +223,7 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
             out = gz
             if RESCALE:
                 out = gz * tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :]
-            tl.store(out_ptr + base + offset, out.to(out_ptr.dtype.element_ty), mask=inside)
+            tl.store(out_at + offset, out.to(out_ptr.dtype.element_ty), mask=inside)
             if SUMS:        # beyond the map the gradient was loaded as 0, so gz is 0
                 tl.store(sum_ptr + t * tiles * channels + at, tl.sum(gz, axis=0), mask=in_c)
                 tl.store(sum_ptr + (T + t) * tiles * channels + at, tl.sum(gz * centred, axis=0), mask=in_c)
@@ -241,63 +249,50 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
 
 
 @triton.jit
-def settle_kernel(sum_ptr, total_ptr, slope_ptr, shift_ptr, gamma_ptr, gamma_step, per_deviation_ptr, per_deviation_step, per_value,
-                  T, channels, BATCH: tl.constexpr, PER_STEP: tl.constexpr, BC: tl.constexpr):
-    """From the sums of gz and of gz * (y - mean), [2, T, C], all that is left to know of the norm; grid (channel tiles,).
+def settle_kernel(sum_ptr, shift_ptr, tilt_ptr, per_deviation_ptr, per_deviation_step, per_value, T, rows, channels,
+                  BATCH: tl.constexpr, BC: tl.constexpr):
+    """From the sums of gz and of gz * (y - mean), [2, T, C], all that is left to know of the norm; grid (channel tiles, groups of `rows` steps).
 
-    The second becomes that of gz * normalised y, in place: gamma's gradient a step. `total` [2, C] has both over all steps, beta's
-    gradient and gamma's. BATCH: with g = gamma * gz, dL/dy = (g - mean of g - normalised y * mean of g * normalised y) / deviation;
-    what undo_norm_kernel takes of the last two terms is `slope` and `shift` [T, C], and per_value is 1 / count.
+    The second becomes that of gz * normalised y, in place: gamma's gradient a step. BATCH: a group is what has one mean and deviation,
+    and with scale = gamma / deviation dL/dy = scale * (gz - mean of gz - normalised y * mean of gz * normalised y); what
+    undo_norm_kernel takes of the last two terms is `shift` and `tilt` [groups, C], and per_value is 1 / count.
     """
+    group = tl.program_id(1)
     col = tl.program_id(0) * BC + tl.arange(0, BC)
     in_c = col < channels
     total = tl.zeros([BC], tl.float32)
     total_moment = tl.zeros([BC], tl.float32)
-    mean = tl.zeros([BC], tl.float32)
-    mean_moment = tl.zeros([BC], tl.float32)
-    per_deviation = tl.zeros([BC], tl.float32)
-    for t in range(T):
-        at = t * channels + col
-        per_deviation = tl.load(per_deviation_ptr + t * per_deviation_step + col, mask=in_c, other=0.0)
-        gz = tl.load(sum_ptr + at, mask=in_c, other=0.0)
+    for i in range(rows):
+        at = (group * rows + i) * channels + col
+        per_deviation = tl.load(per_deviation_ptr + (group * rows + i) * per_deviation_step + col, mask=in_c, other=0.0)
         moment = per_deviation * tl.load(sum_ptr + T * channels + at, mask=in_c, other=0.0)
         tl.store(sum_ptr + T * channels + at, moment, mask=in_c)
-        total += gz
+        total += tl.load(sum_ptr + at, mask=in_c, other=0.0)
         total_moment += moment
-        if gamma_ptr is not None:
-            gamma = tl.load(gamma_ptr + t * gamma_step + col, mask=in_c, other=0.0)
-            gz *= gamma
-            moment *= gamma
-        if BATCH:
-            if PER_STEP:
-                tl.store(shift_ptr + at, -gz * per_deviation * per_value, mask=in_c)
-                tl.store(slope_ptr + at, -moment * per_deviation * per_deviation * per_value, mask=in_c)
-            else:
-                mean += gz
-                mean_moment += moment
-    tl.store(total_ptr + col, total, mask=in_c)
-    tl.store(total_ptr + channels + col, total_moment, mask=in_c)
-    if BATCH:
-        if not PER_STEP:        # one deviation for all steps
-            for t in range(T):
-                tl.store(shift_ptr + t * channels + col, -mean * per_deviation * per_value, mask=in_c)
-                tl.store(slope_ptr + t * channels + col, -mean_moment * per_deviation * per_deviation * per_value, mask=in_c)
+    if BATCH:       # a group's rows have one deviation
+        per_deviation = tl.load(per_deviation_ptr + group * per_deviation_step + col, mask=in_c, other=0.0)
+        tl.store(shift_ptr + group * channels + col, total * per_value, mask=in_c)
+        tl.store(tilt_ptr + group * channels + col, total_moment * per_deviation * per_value, mask=in_c)
 
 
 @triton.jit
-def undo_norm_kernel(y_ptr, grad_ptr, scale_ptr, mean_ptr, slope_ptr, shift_ptr, pixels, channels, step,
+def undo_norm_kernel(y_ptr, grad_ptr, scale_ptr, mean_ptr, shift_ptr, tilt_ptr, about_step, pixels, channels, step, y_step,
                      BP: tl.constexpr, BC: tl.constexpr):
-    """gz -> dL/dy = scale * gz + slope * (y - mean) + shift, in place, with [T, C] tables; grid (pixel tiles, T, channel tiles)."""
+    """gz -> dL/dy = scale * (gz - shift - tilt * (y - mean)), in place; grid (pixel tiles, T, channel tiles).
+
+    scale and mean are [T, C]; shift and tilt are [T, C] with an about_step of C, or [1, C] with one of 0.
+    """
     tile, t = tl.program_id(0), tl.program_id(1)
     col = tl.program_id(2) * BC + tl.arange(0, BC)
     in_c = col < channels
     inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
-    at = t.to(tl.int64) * step + tile.to(tl.int64) * BP * channels + (tl.arange(0, BP)[:, None] * channels + col[None, :])
-    table = t * channels + col
-    scale = tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :]
-    mean = tl.load(mean_ptr + table, mask=in_c, other=0.0)[None, :]
-    slope = tl.load(slope_ptr + table, mask=in_c, other=0.0)[None, :]
-    shift = tl.load(shift_ptr + table, mask=in_c, other=0.0)[None, :]
-    y = tl.load(y_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    gz = tl.load(grad_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(grad_ptr + at, (scale * gz + slope * (y - mean) + shift).to(grad_ptr.dtype.element_ty), mask=inside)
+    base = tile.to(tl.int64) * BP * channels
+    offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
+    grad_at = grad_ptr + t.to(tl.int64) * step + base + offset
+    scale = tl.load(scale_ptr + t * channels + col, mask=in_c, other=0.0)[None, :]
+    mean = tl.load(mean_ptr + t * channels + col, mask=in_c, other=0.0)[None, :]
+    shift = tl.load(shift_ptr + t * about_step + col, mask=in_c, other=0.0)[None, :]
+    tilt = tl.load(tilt_ptr + t * about_step + col, mask=in_c, other=0.0)[None, :]
+    y = tl.load(y_ptr + t.to(tl.int64) * y_step + base + offset, mask=inside, other=0.0).to(tl.float32)
+    gz = tl.load(grad_at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(grad_at, (scale * (gz - shift - tilt * (y - mean))).to(grad_ptr.dtype.element_ty), mask=inside)
