@@ -46,6 +46,7 @@ def test_taps_give_the_gradients_of_the_convolution(height, width, dilation):
     x, w, g = random(4, C, height, width), random(OUT, C, 3, 3, seed=1), random(4, OUT, height, width, seed=2)
     leaves = x.double().requires_grad_(), w.double().requires_grad_()
     expected = torch.autograd.grad(convolution.forward(*leaves, dilation), leaves, g.double())
+    torch.testing.assert_close(convolution.forward_inside(x, w, dilation).double(), convolution.forward(*leaves, dilation), rtol=1e-4, atol=1e-4)
     for found in (convolution.backward_inside(g, x, w, dilation, True), convolution.backward(g, x, w, dilation, True)):
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
