@@ -13,7 +13,7 @@ from snnseg.models import zoo
 from snnseg.models.backbone import ConvUnit
 from snnseg.sections import Config
 
-PROCESS = 420 * 2**20       # of a process that has loaded torch, numba and the rest of a training, on Linux
+PROCESS = 680 * 2**20       # of a process that has loaded torch, numba and the rest of a training and made its first step, on Linux
 PICTURES = 2
 
 
