@@ -108,20 +108,21 @@ def ours(work: Work, *changes: str) -> Ready:
     """snnseg's training step as its own loop takes it, with the numbers changed so."""
     from snnseg.data.loader import Batch  # here, so that the others' processes hold nothing of it
     from snnseg.models import zoo
-    from snnseg.training import loop, optim
+    from snnseg.training import optim
     from snnseg.training.checkpoint import State
+    from snnseg.training.step import Step
 
     memory.keep_freed()
     torch.backends.cudnn.allow_tf32 = False         # as a training has it
     asked, device = numbers(work, *changes), torch.device(work.device)
     model = zoo.build(asked).to(device).train()
-    optimizer = optim.build(asked.optim, model)
+    update = Step(model, optim.build(asked.optim, model), asked, device)
     batch = Batch(np.arange(work.batch), *pictures(work))
     count = itertools.count()
 
     def step() -> None:
         k = next(count)
-        loop.update(model, optimizer, batch, asked, device, State(step=k, epoch=k))      # another epoch, other spikes
+        update(batch, State(step=k, epoch=k))       # another epoch, other spikes
 
     return Ready(step, model, _forward(model, work))
 

@@ -173,6 +173,7 @@ class Train(Section):
     seed: Seed
     precision: Literal["fp32", "bf16"]
     kernels: Literal["auto", "reference"]       # how norm and neuron are run; auto takes the fastest that is sure on the device
+    graph: bool                                 # on a GPU, capture a step once and replay it
     recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
@@ -309,8 +310,8 @@ class Config(Sections):
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
-        for cadence in ("validate_every", "log_every", "checkpoint_every", "keep"):
-            del told["train"][cadence]
+        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph"):
+            del told["train"][without_effect]
         if not self.spiking:        # an ANN has no neurons, and for pictures no time: sweeping T does not train its twin anew
             del told["neuron"], told["model"]["norm"], told["encode"]["coding"]
             if not self.data.events:

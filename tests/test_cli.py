@@ -294,7 +294,8 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
 def test_ctrl_c_in_prepare_leaves_nothing_half_made(project, environment):
     """SIGINT while the store is written: exit 130, one closing line, no store and no partial folder."""
     process = subprocess.Popen([*COMMAND, "prepare", "--set", "data.mnist_cifar.train=200000", "--set", "data.workers=1"], cwd=project, env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # tests that a shell runs in the background ignore it
     try:
         deadline = time.monotonic() + 90
         while not list((project / "data" / "store").glob(".work-*/train.zarr/image/c/*")) and time.monotonic() < deadline and process.poll() is None:

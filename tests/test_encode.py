@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snnseg import config
-from snnseg.models.inputs import coded, source
+from snnseg.models.inputs import coded, keys, source
 from snnseg.spiking import counter, encode
 
 CPU = torch.device("cpu")
@@ -115,6 +115,10 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
 
 
+def whole_of(*asked):
+    return encode.whole(coded(*asked))
+
+
 def config_with(*overrides):
     return config.load(PARAMS, "spiking_deeplab", ["encode.timesteps=3", "encode.mean=100.0", "encode.std=50.0", *overrides])
 
@@ -122,11 +126,11 @@ def config_with(*overrides):
 def test_coded_direct_and_ann_see_the_normalised_picture(pictures):
     expected = torch.tensor((pictures.astype(np.float32) - 100) / 50).permute(0, 3, 1, 2)
     index = np.arange(4)
-    spiking = coded(pictures, index, config_with("encode.coding=direct"), CPU, ("train", 0))
+    spiking = whole_of(pictures, index, config_with("encode.coding=direct"), CPU, ("train", 0))
     assert spiking.shape == (3, 4, 3, 8, 8)
     for step in spiking:
         torch.testing.assert_close(step, expected)
-    ann = coded(pictures, index, config_with("encode.coding=poisson", "model.name=ann_fcn"), CPU, ("train", 0))
+    ann = whole_of(pictures, index, config_with("encode.coding=poisson", "model.name=ann_fcn"), CPU, ("train", 0))
     assert ann.shape == (1, 4, 3, 8, 8)
     torch.testing.assert_close(ann[0], expected)
 
@@ -134,7 +138,7 @@ def test_coded_direct_and_ann_see_the_normalised_picture(pictures):
 def test_coded_poisson_has_a_rate_of_byte_over_255():
     """White spikes at every step, black never; 51 at a fifth of the steps."""
     image = np.full((1, 40, 40, 3), (255, 0, 51), np.uint8)
-    out = coded(image, np.arange(1), config_with("encode.coding=poisson"), CPU, ("train", 0))
+    out = whole_of(image, np.arange(1), config_with("encode.coding=poisson"), CPU, ("train", 0))
     assert out[:, :, 0].all() and not out[:, :, 1].any()
     assert abs(out[:, :, 2].mean() - 0.2) <= bound(0.2, 3 * 1600)
 
@@ -143,21 +147,22 @@ def test_coded_poisson_has_a_rate_of_byte_over_255():
 def test_coded_spikes_of_a_sample_do_not_depend_on_its_batch(pictures, coding):
     index = np.array([7, 3, 9, 1])
     c = config_with(f"encode.coding={coding}")
-    whole = coded(pictures, index, c, CPU, ("train", 2))
+    whole = whole_of(pictures, index, c, CPU, ("train", 2))
     assert set(whole.unique().tolist()) == ({0, 1} if coding == "poisson" else {-1, 0, 1})
     for batch in ([3, 2, 1, 0], [2], [1, 3]):
-        assert torch.equal(coded(pictures[batch], index[batch], c, CPU, ("train", 2)), whole[:, batch])
+        assert torch.equal(whole_of(pictures[batch], index[batch], c, CPU, ("train", 2)), whole[:, batch])
     for other in (("train", 3), ("evaluate", 2)):
-        assert not torch.equal(coded(pictures, index, c, CPU, other), whole)
+        assert not torch.equal(whole_of(pictures, index, c, CPU, other), whole)
     other_seed = config_with(f"encode.coding={coding}", "train.seed=1")
-    assert not torch.equal(coded(pictures, index, other_seed, CPU, ("train", 2)), whole)
+    assert not torch.equal(whole_of(pictures, index, other_seed, CPU, ("train", 2)), whole)
 
 
 @pytest.mark.parametrize("coding", ["direct", "poisson", "signed_poisson"])
 def test_coded_is_all_steps_of_its_source(pictures, coding):
     """From bytes in main memory and from a tensor alike."""
     c, index = config_with(f"encode.coding={coding}"), np.arange(4)
-    whole = coded(pictures, index, c, CPU, ("train", 0), 10)
-    made = source(torch.from_numpy(pictures), index, c, CPU, ("train", 0), 10)
+    whole = whole_of(pictures, index, c, CPU, ("train", 0), 10)
+    key_B = keys(index, c, ("train", 0))
+    made = source(torch.from_numpy(pictures), key_B if key_B is None else torch.from_numpy(key_B), c, 10)
     assert made.shape == whole.shape == (10, 4, 3, 8, 8)
     assert torch.equal(torch.cat([made.steps(0, 4), made.steps(4, 5), made.steps(5, 10)]), whole)

@@ -12,6 +12,7 @@ from snnseg.data.loader import Batch, batches
 from snnseg.models import zoo
 from snnseg.models.inputs import coded
 from snnseg.report import result, table
+from snnseg.spiking.encode import whole
 from snnseg.training import run
 
 EVENTS = ["data.ddd17.sample.train=14", "data.ddd17.sample.test=8", "data.workers=1", "train.epochs=2", "track.mlflow=false", "evaluate.pictures=3"]
@@ -30,7 +31,7 @@ def tiny_events(project):
 def test_frames_are_the_inputs_of_the_time_steps(tiny_events, experiment):
     """Without Poisson coding and without normalisation, for both kinds of nets."""
     items = np.random.default_rng(0).random((5, 3, 2, 8, 8), np.float32)
-    x_TBCHW = coded(items, np.arange(5), tiny_events(experiment, "encode.coding=poisson"), torch.device("cpu"), ("poisson", 0))
+    x_TBCHW = whole(coded(items, np.arange(5), tiny_events(experiment, "encode.coding=poisson"), torch.device("cpu"), ("poisson", 0)))
     assert x_TBCHW.shape == (3, 5, 2, 8, 8) and torch.equal(x_TBCHW, torch.from_numpy(items).transpose(0, 1))
 
 

@@ -5,6 +5,7 @@ before it is first imported: `test_interpreted` then runs this file in a process
 """
 import functools
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from snnseg.models.backbone import Spiking
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
-from snnseg.spiking import bits, unit, ways
+from snnseg.spiking import bits, fused, unit, ways
 from snnseg.spiking.fused import Normal
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import SURROGATES, Arctan, Surrogate, Triangle
@@ -39,9 +40,12 @@ mine, reference = functools.partial(ways.run, way="triton"), functools.partial(w
 def test_interpreted():
     if HERE:
         pytest.skip("the kernels run in this process")
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, capture_output=True,
-                         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0 and " passed" in run.stdout, run.stdout + run.stderr
+    halves = [subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", half, __file__], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+              for half in ("FCN", "not FCN")]
+    for half in halves:
+        said = half.communicate()[0]
+        assert half.returncode == 0 and " passed" in said, said
 
 
 @pytest.fixture(autouse=True)
@@ -353,41 +357,70 @@ def test_unit(wiring, kind, once, dtype, few_tiles, by_kernels):
 
 # ------------------------------------------------------------------------------------------------ whole nets
 
-NORMS, LEAKS, STEPS = ("bntt", "tdbn", "bn"), (0.5, 0.9, 0.99, 1.0), (1, 2, 5)
+@pytest.fixture
+def whole_maps(monkeypatch):
+    """A program of statistics takes a layer's map at once: the interpreter's loop over a larger chunk would walk past it in empty turns."""
+    statistics = fused_triton._statistics
+
+    def of_a_map(y_TBCHW, *how):
+        monkeypatch.setattr(fused_triton, "CHUNK", 2**(y_TBCHW[0, :, 0].numel() - 1).bit_length())
+        return statistics(y_TBCHW, *how)
+
+    if INTERPRETED:
+        monkeypatch.setattr(fused_triton, "_statistics", of_a_map)
+        monkeypatch.setattr(bits_triton, "BLOCK", 2**13)
 
 
-def steps_of(net, i, j):
-    """The number of steps that goes with norm i and leak j: each with each norm, and over both nets with each leak."""
-    return STEPS[(i + j + (net is FCN)) % 3]
+@pytest.fixture
+def exact(monkeypatch):
+    """The plain form's norm and neuron in float64: in float32, torch's batch norm is up to 1e-5 off, and twenty steps without leak add that up."""
+    plain = fused.reference
+
+    def in_double(y, normal, neuron):
+        fired = plain(y.double(), normal, neuron)
+        return fired._replace(spikes_TBCHW=fired.spikes_TBCHW.to(y.dtype))
+
+    monkeypatch.setattr(fused, "reference", in_double)
 
 
-@pytest.mark.parametrize(("net", "norm", "leak", "steps"), [(net, norm, leak, steps_of(net, i, j)) for net in (DeepLab, FCN)
-                                                            for i, norm in enumerate(NORMS) for j, leak in enumerate(LEAKS)])
-def test_whole_nets(net, norm, leak, steps, few_tiles, by_kernels, monkeypatch):
-    """Layer by layer: the same spikes, but for 1 in 100 000 whose potential was within 1e-5 of the threshold."""
-    recurrent = leak == 0.9                         # an input of its own at each step, and y convolved anew
-    x = random(steps if recurrent else 1, 2, 3, 32, 32, seed=7).expand(steps, -1, -1, -1, -1)
-    potentials, spikes, out, fire, spike = [], [], {}, fused_triton.fire, Triangle()
+@pytest.mark.parametrize(("net", "norm", "leak", "steps"), [(net, norm, leak, steps) for net in (DeepLab, FCN) for norm in ("bntt", "tdbn", "bn")
+                                                            for leak in (0.5, 0.9, 0.99, 1.0) for steps in (1, 2, 5, 20)])
+def test_whole_nets(net, norm, leak, steps, few_tiles, whole_maps, by_kernels, exact, monkeypatch):
+    """Layer by layer the same spikes, but for 1 in 100 000, or one, whose potential was within 1e-5 of the threshold.
+
+    Layers behind such a spike see another input, so the net is then drawn anew.
+    """
+    recurrent, fire, spike, spikes = leak == 0.9, fused_triton.fire, Triangle(), []     # an input of its own at each step, and y convolved anew
     monkeypatch.setattr(fused_triton, "fire", lambda *what: (found := fire(*what), spikes.append(found[0].spikes_TBCHW))[0])
-    for way in ("reference", "triton"):
-        neuron = LIF(leak, 0.8, spike if way == "triton" else lambda m: (potentials.append(m.detach()), spike(m))[1])
-        torch.manual_seed(3)
+
+    def answer(way, draw):
+        potentials = []
+        neuron = LIF(leak, 0.75, spike if way == "triton" else lambda m: (potentials.append(m.detach()), spike(m))[1])
+        torch.manual_seed(draw)
         model = net(4, Spiking(steps, neuron, norm=norm, way=way, recompute=recurrent), 0.0625).to(DEVICE)
-        logits = model(x)
+        logits = model(random(steps if recurrent else 1, 2, 3, 32, 32, seed=draw).expand(steps, -1, -1, -1, -1))
         (logits * random(*logits.shape, seed=8)).mean().backward()
-        out[way] = logits.detach(), {name: p.grad for name, p in model.named_parameters()}, dict(model.named_buffers())
-    layers = [torch.stack(potentials[k:k + steps]) for k in range(0, len(potentials), steps)]
-    assert len(spikes) == len(layers) == {DeepLab: 8, FCN: 11}[net]
-    for mine, m in zip(spikes, layers, strict=True):
-        flipped = (mine > 0) != (m > 0)
-        if flipped.any():                           # layers behind see another input: it ends here
-            assert flipped.sum() <= 1e-5 * flipped.numel() and m[flipped & (flipped.cumsum(0) == 1)].abs().max() < 1e-5
-            return
-    (logits, gradients, buffers), (plain, expected, remembered) = out["triton"], out["reference"]
+        return potentials, logits.detach(), {name: p.grad for name, p in model.named_parameters()}, dict(model.named_buffers())
+
+    for draw in range(8):
+        spikes.clear()
+        (potentials, plain, expected, remembered), (_, logits, gradients, buffers) = answer("reference", draw), answer("triton", draw)
+        layers = [torch.stack(potentials[k:k + steps]) for k in range(0, len(potentials), steps)]
+        assert len(spikes) == len(layers) == {DeepLab: 8, FCN: 11}[net]
+        for mine, m in zip(spikes, layers, strict=True):
+            assert 0.05 < (m > 0).double().mean() < 0.6
+            flipped = (mine > 0) != (m > 0)
+            if flipped.any():
+                first = flipped & (flipped.cumsum(0) == 1)
+                assert first.sum() <= math.ceil(1e-5 * first.numel()) and m[first].abs().max() < 1e-5
+                break
+        else:
+            break
+    else:
+        raise AssertionError("spikes on edge in every draw")
     assert apart(logits, plain) < 1e-5
-    largest = max(g.norm() for g in expected.values())
     for name, g in expected.items():
-        assert apart(gradients[name], g) < 1e-4 if g.norm() > 1e-4 * largest else gradients[name].norm() < 2e-4 * largest, name
+        assert g.any() and apart(gradients[name], g) < 1e-4, name
     for name, table in remembered.items():
         torch.testing.assert_close(buffers[name], table, rtol=1e-5, atol=1e-6)
 

@@ -15,8 +15,9 @@ from snnseg.data import mnist_cifar
 from snnseg.data.loader import batches, epoch_order
 from snnseg.data.store import Split
 from snnseg.models import zoo
-from snnseg.training import loop, optim
+from snnseg.training import optim
 from snnseg.training.checkpoint import State
+from snnseg.training.step import Step
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "loss.json"
@@ -31,8 +32,8 @@ def losses(form: str, kernels: str = "reference") -> list[float]:
     made = mnist_cifar.make(pool, "binary", 32, 0, "train", 0, STEPS * 8)
     split = Split(made["image"], made["mask"], {})
     model = zoo.build(numbers).train()
-    optimizer = optim.build(numbers.optim, model)
-    return [loop.update(model, optimizer, batch, numbers, torch.device("cpu"), State(step=k))[0]
+    update = Step(model, optim.build(numbers.optim, model), numbers, torch.device("cpu"))
+    return [update(batch, State(step=k))[0]
             for k, batch in enumerate(batches(split, 8, epoch_order(len(split), 0, 0)))]
 
 

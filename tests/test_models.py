@@ -17,8 +17,8 @@ from snnseg.models import saved, zoo
 from snnseg.models.backbone import Analog, Spiking, scaled
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
+from snnseg.spiking import pooling
 from snnseg.spiking.neuron import LIF
-from snnseg.spiking.unit import pool
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params.yaml"
@@ -93,7 +93,7 @@ def test_event_input_of_two_channels(net):
 
 def test_pool_counts_its_padding():
     """Ones in, 3x3 windows at stride 2 with one ring of zeros: 4, 6 or 9 of 9 pixels."""
-    out = pool(torch.ones(1, 1, 4, 4))[None]
+    out = pooling.plain(torch.ones(1, 1, 4, 4))[None]
     torch.testing.assert_close(out[0, 0, 0], torch.tensor([[4, 6], [6, 9]]) / 9)
 
 

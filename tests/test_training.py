@@ -20,6 +20,7 @@ from snnseg.seal import file_sha256
 from snnseg.training import checkpoint, loop, optim, run
 from snnseg.training.loss import cross_entropy
 from snnseg.training.report import Journal, Reporters, read_journal
+from snnseg.training.step import PLAINLY, Step
 
 CPU = torch.device("cpu")
 
@@ -187,16 +188,19 @@ def test_not_finite_stops_before_the_update(tiny, tmp_path):
     assert error.value.exit_code == 7 and "samples" in str(error.value)
 
 
+def stepped(model, config, device=CPU):
+    return Step(model, optim.build(config.optim, model), config, device)
+
+
 def test_not_finite_leaves_the_weights(tiny, monkeypatch):
     config = tiny("ann_fcn")
     data = loaded(config)
     model = zoo.build(config).train()
-    optimizer = optim.build(config.optim, model)
     batch = next(iter(loop.batches(data.train, 8)))
-    monkeypatch.setattr(loop, "cross_entropy", lambda *a: cross_entropy(*a) * math.nan)
+    monkeypatch.setattr("snnseg.training.step.cross_entropy", lambda *a: cross_entropy(*a) * math.nan)
     before = {k: v.clone() for k, v in model.named_parameters()}
     with pytest.raises(NotFinite):
-        loop.update(model, optimizer, batch, config, CPU, checkpoint.State())
+        stepped(model, config)(batch, checkpoint.State())
     assert all(torch.equal(before[k], v) for k, v in model.named_parameters())
 
 
@@ -229,7 +233,7 @@ def test_a_step_takes_batches_from_main_memory_and_from_the_device(tiny):
     drawn = [augment.drawn(b, 0, 0) for b in loop.batches(data.train, 8)]
     with fed(iter(drawn), CPU, 2) as here:
         for ready, batch in zip(here, [augment(b, 0, 0) for b in loop.batches(data.train, 8)], strict=True):
-            losses, counts = zip(*(loop.update(model, optim.build(config.optim, model), b, config, CPU, checkpoint.State())
+            losses, counts = zip(*(stepped(model, config)(b, checkpoint.State())
                                    for model, b in ((zoo.build(config).train(), ready), (zoo.build(config).train(), batch))), strict=True)
             assert losses[0] == losses[1] and torch.equal(*counts)
 
@@ -239,16 +243,52 @@ def test_a_step_takes_batches_from_main_memory_and_from_the_device(tiny):
 def test_a_step_waits_for_the_device_once(tiny, overrides):
     config, device = tiny("spiking_deeplab", *overrides), torch.device("cuda")
     data, augment = loaded(config), Augment(flip=True, shift=3)
-    model = zoo.build(config).to(device).train()
-    optimizer = optim.build(config.optim, model)
+    update = stepped(zoo.build(config).to(device).train(), config, device)
     with fed((augment.drawn(b, 0, 0) for b in loop.batches(data.train, 8)), device) as here, warnings.catch_warnings(record=True) as waits:
         for k, batch in enumerate(here):
-            if k == 2:      # kernels were chosen and compiled, and the optimiser has its state
+            if k == PLAINLY + 1:       # kernels were chosen and compiled, and the step was captured
                 warnings.simplefilter("always")
                 torch.cuda.set_sync_debug_mode("warn")
-            loop.update(model, optimizer, batch, config, device, checkpoint.State())
+            update(batch, checkpoint.State())
         torch.cuda.set_sync_debug_mode("default")
-    assert len([w for w in waits if "called a synchronizing" in str(w.message)]) == k - 1, [str(w.message) for w in waits]
+    assert len([w for w in waits if "called a synchronizing" in str(w.message)]) == k - PLAINLY, [str(w.message) for w in waits]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("overrides", [("encode.coding=poisson",), ("encode.coding=direct", "optim.clip_norm=1.0", "optim.amsgrad=true"), ("model.name=spiking_fcn",),
+                                       ("model.name=ann_fcn",), ("model.norm=tdbn", "neuron.learn_leak=channel", "neuron.learn_threshold=layer")])
+def test_a_captured_step_is_the_plain_one(tiny, overrides):
+    """Losses of two epochs with a smaller last batch, tallies, and the weights after them."""
+    found = []
+    for graph in ("true", "false"):
+        config, device = tiny("spiking_deeplab", *overrides, f"train.graph={graph}"), torch.device("cuda")
+        data, model = loaded(config), zoo.build(config).to(device).train()
+        update = stepped(model, config, device)
+        losses, counts = [], 0
+        for epoch in range(3):
+            for batch in loop.batches(data.train, 10):
+                update.optimizer.rate.fill_(3e-3 / (1 + epoch))
+                loss, part = update(batch, checkpoint.State(epoch=epoch))
+                losses.append(loss)
+                counts = counts + part
+        assert len(update.captured) == (graph == "true"), "a shape seen thrice is captured, another is not"
+        found.append((losses, counts, [p.detach().clone() for p in model.parameters()]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=2e-2) and found[0][0][:5] == pytest.approx(found[1][0][:5], rel=1e-4)
+    assert (found[0][1] - found[1][1]).abs().sum() <= 0.02 * found[1][1].sum()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_step_leaves_out_an_update_that_is_not_finite(tiny):
+    config, device = tiny("spiking_deeplab"), torch.device("cuda")
+    model = zoo.build(config).to(device).train()
+    update, batch = stepped(model, config, device), next(iter(loop.batches(loaded(config).train, 8)))
+    for _ in range(PLAINLY + 2):
+        update(batch, checkpoint.State())
+    before = [p.detach().clone() for p in model.parameters()]
+    update.optimizer.parameters[0].data[0] = math.nan
+    with pytest.raises(NotFinite):
+        update(batch, checkpoint.State())
+    assert update.captured and all(torch.equal(a, b) for a, b in zip(before[1:], list(model.parameters())[1:], strict=True))
 
 
 def test_loss_of_void():

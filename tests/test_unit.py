@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from snnseg.spiking import bits, convolution, unit, ways
+from snnseg.spiking import bits, convolution, counter, encode, pooling, unit, ways
 from snnseg.spiking.cell import Cell
 from snnseg.spiking.fused import Normal, in_rows
 from snnseg.spiking.neuron import LIF
@@ -100,6 +100,42 @@ def test_the_same_picture_at_every_step_is_convolved_once(wiring, recompute, mon
     assert torch.equal(mine, plain)
     for a, b in zip(found, expected, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize("kind", ["constant", "rate", "frames"])
+def test_a_coded_input_is_made_in_stretches(kind, precision, recompute, monkeypatch):
+    """Spikes and gradients as of the whole input; of what is drawn or gathered, never more than a stretch is there, and none is kept."""
+    steps, x = 11, random(B, C, 8, 6).sigmoid()
+    made = {"constant": encode.Constant(x, steps), "rate": encode.Rate(x, counter.keys([3, 4]), steps), "frames": encode.Frames(random(B, steps, C, 8, 6))}[kind]
+    monkeypatch.setattr(unit, "STRETCH", 5 * x.numel())
+    asked = []
+    of_steps = type(made).steps
+    monkeypatch.setattr(type(made), "steps", lambda self, first, last: asked.append((first, last)) or of_steps(self, first, last))
+    found = []
+    for of, way in ((encode.whole(made), "reference"), (made, "auto")):
+        asked.clear()
+        weight, kept = random(OUT, C, 3, 3, seed=2).requires_grad_(), []
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(lambda z, kept=kept: kept.append(z) or z, lambda z: z):
+            s = unit.run(of, weight, Wiring(of_spikes=False, recompute=recompute), None, LIF(0.9, 0.5), way).spikes_TBCHW
+        found.append((s, torch.autograd.grad(s, weight, random(*s.shape, seed=9).to(s.dtype))[0]))
+    assert kind == "constant" or asked == [(0, 4), (4, 8), (8, 11)] * (2 + recompute)
+    assert kind == "constant" or not any(z.shape[-3:] == x.shape[-3:] for z in kept)
+    (plain, expected), (mine, gradient) = found
+    assert mine.dtype == plain.dtype and torch.equal(mine, plain) and 0.02 < plain.float().mean() < 0.9
+    assert (gradient - expected).norm() <= PRECISIONS[precision] * expected.norm()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8, 8), (2, 8, 7, 9), (1, 16, 1, 5)])
+def test_pools_forward_and_backward(shape):
+    x = (random(*shape) > 0).double().requires_grad_()
+    y = pooling.forward(x)
+    g = random(*y.shape, seed=1).double()
+    assert y.shape[2:] == ((shape[2] + 1) // 2, (shape[3] + 1) // 2)
+    torch.testing.assert_close(pooling.backward(g, *shape[2:]), torch.autograd.grad(y, x, g)[0])
+    spikes_TBCHW = in_rows(x.detach().float()[None])
+    assert torch.equal(pooling.of_bits(bits.pack(spikes_TBCHW)), pooling.forward(x.detach().float()))
 
 
 @pytest.mark.parametrize(("dtype", "recompute", "most"), [(torch.float32, False, 4.14), (torch.bfloat16, False, 2.14), (torch.bfloat16, True, 0.14), (torch.float32, True, 0.14)])

@@ -19,14 +19,16 @@ from snnseg.data.store import Split
 class Batch:
     """index i8 [B] in the split, input u8 [B,H,W,3] or f32 [B,T,2,H,W] (frames of events), mask u8 [B,H,W].
 
-    `moves_3B` i8 is how `augment` changes each sample, if it does and has not yet. Arrays of numpy, but for the index, become
-    tensors of the same shapes and types on their way to the device (`models.feed`).
+    `moves_3B` i8 is how `augment` changes each sample, if it does and has not yet; `key_B` i8 are the keys that rate coding draws
+    from (`models.inputs`), where they are known already. Arrays of numpy, but for the index, become tensors of the same shapes
+    and types on their way to the device (`models.feed`).
     """
 
     index_B: np.ndarray
     input: Any
     mask_BHW: Any
     moves_3B: Any = None
+    key_B: Any = None
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -37,9 +37,9 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
         with fed(batches(split, config.evaluate.batch), device) as here:
             for batch in here:
                 with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
-                    x_TBCHW = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
+                    x = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
                     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-                        logits_BCHW = ready(x_TBCHW)
+                        logits_BCHW = ready(x)
                     prediction_BHW = tally.answers(logits_BCHW)
                 yield batch, prediction_BHW
     finally:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snnseg.spiking import neuron as lif
 from snnseg.spiking import unit, ways
 from snnseg.spiking.cell import Cell, Learned
+from snnseg.spiking.encode import Coded, whole
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
 
 
@@ -51,10 +52,10 @@ class Spiking:
     def make_cell(self, channels: int) -> Cell:
         return Cell(self.neuron, channels, self.learn_leak, self.learn_threshold)
 
-    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: Cell, x_TBCHW: Tensor, pooled: bool, of_spikes: bool) -> Tensor:
+    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: Cell, x: Tensor | Coded, pooled: bool, of_spikes: bool) -> Tensor:
         """Spikes of the layer, in the dtype of its input currents."""
-        normal = None if isinstance(norm, nn.Identity) else norm.normal(len(x_TBCHW))
-        fired = unit.run(x_TBCHW, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute), normal, cell(), self.way)
+        normal = None if isinstance(norm, nn.Identity) else norm.normal(x.shape[0])
+        fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute), normal, cell(), self.way)
         if fired.mean_TC is not None:
             norm.remember(fired.mean_TC, fired.var_TC, fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC))
         return fired.spikes_TBCHW
@@ -79,8 +80,8 @@ class Analog:
     def make_cell(self, channels: int) -> nn.Module:
         return nn.Identity()
 
-    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: nn.Module, x_TBCHW: Tensor, pooled: bool, of_spikes: bool) -> Tensor:
-        return F.relu(norm(exact(unit.plain(x_TBCHW, conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
+    def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: nn.Module, x: Tensor | Coded, pooled: bool, of_spikes: bool) -> Tensor:
+        return F.relu(norm(exact(unit.plain(whole(x), conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
 
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
         return folded(conv, x_TBCHW)
@@ -104,8 +105,8 @@ class ConvUnit(nn.Module):
         self.norm, self.cell = neurons.make_norm(out_channels), neurons.make_cell(out_channels)
         self.neurons, self.pooled, self.of_spikes = neurons, pooled, of_spikes
 
-    def forward(self, x_TBCHW: Tensor) -> Tensor:
-        return self.neurons.respond(self.conv, self.norm, self.cell, x_TBCHW, self.pooled, self.of_spikes)
+    def forward(self, x: Tensor | Coded) -> Tensor:
+        return self.neurons.respond(self.conv, self.norm, self.cell, x, self.pooled, self.of_spikes)
 
 
 def mean_over_time(x_TBCHW: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnseg.models.backbone import ConvUnit, Neurons, initialise, mean_over_time, scaled
+from snnseg.spiking.encode import Coded
 
 
 class DeepLab(nn.Module):
-    """x_TBCHW [T, B, in, H, W] -> logits [B, classes, H, W]. 4 115 136 convolution weights at width 1, 21 classes."""
+    """x_TBCHW [T, B, in, H, W], there or coded -> logits [B, classes, H, W]. 4 115 136 convolution weights at width 1, 21 classes."""
 
     def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
         super().__init__()
@@ -26,11 +27,11 @@ class DeepLab(nn.Module):
         self.classifier = nn.Conv2d(d, classes, 1, bias=False)
         initialise(self)
 
-    def forward(self, x_TBCHW: Tensor) -> Tensor:
-        s = self.block1(x_TBCHW)
+    def forward(self, x: Tensor | Coded) -> Tensor:
+        s = self.block1(x)
         s = self.block2(s)
         s = self.block3(s)
         s = self.head(s)
         # the classifier is linear and its accumulator has no leak: one convolution of the mean spikes is the mean voltage
         voltage = self.classifier(mean_over_time(s))
-        return F.interpolate(voltage, x_TBCHW.shape[-2:], mode="bilinear", align_corners=True)
+        return F.interpolate(voltage, x.shape[-2:], mode="bilinear", align_corners=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnseg.models.backbone import ConvUnit, Neurons, exact, initialise, mean_over_time, scaled
+from snnseg.spiking.encode import Coded
 
 
 class Upsample(nn.Module):
@@ -26,7 +27,7 @@ class Upsample(nn.Module):
 
 
 class FCN(nn.Module):
-    """x_TBCHW [T, B, in, H, W] -> logits [B, classes, H, W]. 13 573 719 weights at width 1, 21 classes."""
+    """x_TBCHW [T, B, in, H, W], there or coded -> logits [B, classes, H, W]. 13 573 719 weights at width 1, 21 classes."""
 
     def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
         super().__init__()
@@ -42,8 +43,8 @@ class FCN(nn.Module):
         self.cells = nn.ModuleList(neurons.make_cell(classes) for _ in range(2))
         initialise(self)
 
-    def forward(self, x_TBCHW: Tensor) -> Tensor:
-        full = self.block1(x_TBCHW)
+    def forward(self, x: Tensor | Coded) -> Tensor:
+        full = self.block1(x)
         half = self.block2(full)
         quarter = self.block3(half)
         s = self.neurons.read(self.score, self.head(quarter))

@@ -20,7 +20,7 @@ from snnseg.models import moves
 from snnseg.models.inputs import on
 
 AHEAD = 2
-ARRAYS = "input", "mask_BHW", "moves_3B"        # what the device needs of a batch
+ARRAYS = "input", "mask_BHW", "moves_3B", "key_B"        # what the device needs of a batch
 
 
 def ready(batch: Batch, device: torch.device) -> Batch:
@@ -50,8 +50,8 @@ def _ahead(batches: Iterator[Batch], device: torch.device, ahead: int) -> Iterat
                 if event:
                     now = torch.cuda.current_stream(device)
                     now.wait_event(event)       # the GPU does, not this thread
-                    for tensor in (batch.input, batch.mask_BHW):
-                        tensor.record_stream(now)       # its memory is free again once this stream is done with it
+                    for tensor in (batch.input, batch.mask_BHW, batch.key_B):
+                        tensor is not None and tensor.record_stream(now)       # its memory is free again once this stream is done with it
                 yield batch
         finally:
             thread.shutdown(cancel_futures=True)

@@ -98,6 +98,11 @@ class Frames:
 Coded = Constant | Rate | Frames
 
 
+def whole(x: Tensor | Coded) -> Tensor:
+    """All steps at once: x_TBCHW."""
+    return x if isinstance(x, Tensor) else x.steps(0, x.shape[0])
+
+
 def _compiled(device: torch.device) -> ModuleType | None:
     """How numbers are drawn on a device other than by the plain form; imported when first used, as in `ways`."""
     if device.type == "cpu":

@@ -4,21 +4,27 @@
 
 Kept for the backward pass: the input's spikes as bits, y in its own dtype, and [T, C] tables; with `recompute` not even y, which the
 backward pass then convolves anew. Where the input is the same at every step (direct coding, an expanded view), it is convolved once.
+An input that is drawn (`encode.Rate`) or gathered (`encode.Frames`) is made stretch by stretch, in both passes, and never whole.
 `snnseg.spiking.ways` says how norm and neuron are run; this operator is for the fast ways, plain PyTorch is its oracle.
 """
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snnseg.spiking import bits, convolution, ways
-from snnseg.spiking.fused import Fired, Normal, in_rows
+from snnseg.spiking import bits, convolution, counter, pooling, ways
+from snnseg.spiking.bits import Packed
+from snnseg.spiking.encode import Coded, Constant, whole
+from snnseg.spiking.fused import Fired, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
+
+STRETCH = 2**22     # values of a coded input that are made at a time, about: 16 MiB
 
 
 class Wiring(NamedTuple):
@@ -30,31 +36,30 @@ class Wiring(NamedTuple):
     recompute: bool = False     # convolve anew in the backward pass instead of keeping y
 
 
-def pool(x_NCHW: Tensor) -> Tensor:
-    """Average of 3x3, stride 2, padding 1 counted in: what leaves it is no longer binary."""
-    return F.avg_pool2d(x_NCHW, 3, 2, 1)
-
-
 def plain(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> Tensor:
     """y_TBCHW by torch's own operators and gradients."""
     x_NCHW = x_TBCHW.flatten(0, 1)
-    y = convolution.forward(pool(x_NCHW) if wiring.pooled else x_NCHW, weight, wiring.dilation)
+    y = convolution.forward(pooling.plain(x_NCHW) if wiring.pooled else x_NCHW, weight, wiring.dilation)
     return y.unflatten(0, x_TBCHW.shape[:2])
 
 
-def run(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring, normal: Normal | None, neuron: LIF, way: str = "auto") -> Fired:
-    """Spikes of x convolved, normalised, integrated; statistics as `ways.run`, and its errors.
+def run(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None, neuron: LIF, way: str = "auto") -> Fired:
+    """Spikes of x_TBCHW convolved, normalised, integrated; statistics as `ways.run`, and its errors.
 
-    Under autocast x and the weight are taken in its dtype, and so are y and the spikes.
+    Under autocast x and the weight are taken in its dtype, and so are y and the spikes. No gradient reaches a coded input.
     """
-    dtype = torch.get_autocast_dtype(x_TBCHW.device.type) if torch.is_autocast_enabled(x_TBCHW.device.type) else x_TBCHW.dtype
-    side = (x_TBCHW.shape[-1] + 1) // 2 if wiring.pooled else x_TBCHW.shape[-1]
-    tall = (x_TBCHW.shape[-2] + 1) // 2 if wiring.pooled else x_TBCHW.shape[-2]
-    likes_y = x_TBCHW.new_empty(1, dtype=dtype).expand(*x_TBCHW.shape[:2], len(weight), tall, side)
+    T, B, _, height, width = x.shape
+    if wiring.pooled:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    device = weight.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype if isinstance(x, Tensor) else torch.float32
+    likes_y = weight.new_empty(1, dtype=dtype).expand(T, B, len(weight), height, width)
     chosen = ways.choose(likes_y, normal, neuron, way)
     if chosen is None:
-        return ways.run(plain(x_TBCHW, weight, wiring), normal, neuron, "reference")
-    return Fired(*_Unit.apply(x_TBCHW, weight, *ways.leaves(normal, neuron), wiring, normal, neuron, chosen, dtype))
+        return ways.run(plain(whole(x), weight, wiring), normal, neuron, "reference")
+    if isinstance(x, Constant) or wiring.pooled:
+        x = whole(x)
+    return Fired(*_Unit.apply(x, weight, *ways.leaves(normal, neuron), wiring, normal, neuron, chosen, dtype))
 
 
 def _once(x_TBCHW: Tensor) -> bool:
@@ -62,28 +67,62 @@ def _once(x_TBCHW: Tensor) -> bool:
     return len(x_TBCHW) > 1 and x_TBCHW.stride(0) == 0
 
 
-def _currents(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> tuple[Tensor, Tensor]:
-    """y_TBCHW in rows, and what was convolved: x_NCHW of all steps, or of one where they are the same."""
-    once = _once(x_TBCHW)
-    x_NCHW = (x_TBCHW[:1] if once else x_TBCHW).flatten(0, 1)
-    if wiring.pooled:
-        x_NCHW = pool(x_NCHW)
+def _convolved(x: Tensor | Packed, wiring: Wiring) -> Tensor:
+    """What the convolution sees, x_NCHW: of x_TBCHW or its packed spikes all steps, or one where they are the same."""
+    if isinstance(x, Packed):
+        return pooling.of_bits(x) if wiring.pooled else bits.unpack(x).flatten(0, 1)
+    x_NCHW = (x[:1] if _once(x) else x).flatten(0, 1)
+    return pooling.forward(x_NCHW) if wiring.pooled else x_NCHW
+
+
+def _currents(x_NCHW: Tensor, weight: Tensor, wiring: Wiring, steps: int, pictures: int) -> Tensor:
+    """y_TBCHW in rows, an expanded view where x is of one step."""
     y_NCHW = convolution.forward(x_NCHW, weight.to(x_NCHW.dtype), wiring.dilation)
-    y_TBCHW = in_rows(y_NCHW.unflatten(0, (1 if once else len(x_TBCHW), x_TBCHW.shape[1])))
-    return y_TBCHW.expand(len(x_TBCHW), *y_TBCHW.shape[1:]), x_NCHW
+    y_TBCHW = in_rows(y_NCHW.unflatten(0, (-1, pictures)))
+    return y_TBCHW.expand(steps, *y_TBCHW.shape[1:])
+
+
+def _stretches(x: Coded, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Stretches of a coded input's steps, and x_TBCHW of each, in rows."""
+    T, *rest = x.shape
+    steps = max(1, STRETCH // math.prod(rest) // counter.STEPS) * counter.STEPS
+    for first in range(0, T, steps):
+        part = slice(first, min(first + steps, T))
+        yield part, in_rows(x.steps(part.start, part.stop).to(dtype))
+
+
+def _coded_currents(x: Coded, weight: Tensor, wiring: Wiring, dtype: torch.dtype) -> Tensor:
+    """`_currents` of a coded input."""
+    T, B = x.shape[:2]
+    y_TBCHW = None
+    for part, x_TBCHW in _stretches(x, dtype):
+        y = _currents(x_TBCHW.flatten(0, 1), weight, wiring, len(x_TBCHW), B)
+        if len(y) == T:
+            return y
+        if y_TBCHW is None:
+            y_TBCHW = empty_rows(y[:1].expand(T, *y.shape[1:]))
+        y_TBCHW[part] = y
+    return y_TBCHW
 
 
 class _Unit(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_TBCHW, weight, gamma_TC, beta_TC, leak, threshold, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType, dtype):
-        with torch.autocast(x_TBCHW.device.type, enabled=False):
-            x_TBCHW = in_rows(x_TBCHW.to(dtype))
-            y_TBCHW, _ = _currents(x_TBCHW, weight, wiring)
+    def forward(ctx, x, weight, gamma_TC, beta_TC, leak, threshold, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType, dtype):
+        ctx.shape, ctx.packed, ctx.coded, ctx.once, kept_x = x.shape, None, None, False, None
+        with torch.autocast(weight.device.type, enabled=False):
+            if isinstance(x, Tensor):
+                kept_x = x = in_rows(x.to(dtype))
+                ctx.once = _once(x)
+                y_TBCHW = _currents(_convolved(x, wiring), weight, wiring, *x.shape[:2])
+            else:
+                ctx.coded = x
+                y_TBCHW = _coded_currents(x, weight, wiring, dtype)
             fired, kept = way.fire(y_TBCHW, normal, neuron)
-            packed = bits.pack(x_TBCHW[:1] if _once(x_TBCHW) else x_TBCHW) if wiring.of_spikes else None
-        ctx.save_for_backward(x_TBCHW if packed is None else packed.bits, weight, None if wiring.recompute else y_TBCHW, *kept)
-        ctx.packed, ctx.shape = packed and packed._replace(bits=None), x_TBCHW.shape
-        ctx.kept, ctx.how, ctx.likes = type(kept), (wiring, normal, neuron, way), (gamma_TC, beta_TC, leak, threshold)
+            if kept_x is not None and wiring.of_spikes:
+                packed = bits.pack(x[:1] if ctx.once else x)
+                kept_x, ctx.packed = packed.bits, packed._replace(bits=None)
+        ctx.save_for_backward(kept_x, weight, None if wiring.recompute else y_TBCHW, *kept)
+        ctx.kept, ctx.how, ctx.likes = type(kept), (wiring, normal, neuron, way, dtype), (gamma_TC, beta_TC, leak, threshold)
         if fired.mean_TC is not None:
             ctx.mark_non_differentiable(fired.mean_TC, fired.var_TC)
         return tuple(fired)
@@ -92,24 +131,26 @@ class _Unit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_TBCHW, *_):
         x, weight, y_TBCHW, *kept = ctx.saved_tensors
-        wiring, normal, neuron, way = ctx.how
-        x_TBCHW = x if ctx.packed is None else bits.unpack(ctx.packed._replace(bits=x)).expand(ctx.shape)
-        once = _once(x_TBCHW)
+        wiring, normal, neuron, way, dtype = ctx.how
+        T, B, _, height, width = ctx.shape
+        x_NCHW = None if ctx.coded else _convolved(ctx.packed._replace(bits=x) if ctx.packed else x, wiring)
         if y_TBCHW is None:
-            y_TBCHW, x_NCHW = _currents(x_TBCHW, weight, wiring)
-        else:
-            x_NCHW = (x_TBCHW[:1] if once else x_TBCHW).flatten(0, 1)
-            x_NCHW = pool(x_NCHW) if wiring.pooled else x_NCHW
+            y_TBCHW = _coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else _currents(x_NCHW, weight, wiring, T, B)
         gradients = way.unwind(y_TBCHW, ctx.kept(*kept), normal, neuron, g_TBCHW, any(ctx.needs_input_grad[4:6]))
-        gy_NCHW = in_rows(gradients.y_TBCHW).permute(0, 1, 3, 4, 2).sum(0).permute(0, 3, 1, 2) if once else gradients.y_TBCHW.flatten(0, 1)
-        del y_TBCHW
-        gx, gw = convolution.backward(gy_NCHW, x_NCHW, weight.to(x_NCHW.dtype), wiring.dilation, ctx.needs_input_grad[0])
+        of_norm_and_neuron = ways.handed_back(gradients._replace(y_TBCHW=None), ctx.likes, ctx.needs_input_grad[2:6])
+        gy_TBCHW, w, gx = gradients.y_TBCHW, weight.to(dtype), None
+        del y_TBCHW, gradients
+        if ctx.coded:
+            gw = sum(convolution.backward(gy_TBCHW[part].flatten(0, 1), x_TBCHW.flatten(0, 1), w, wiring.dilation, False)[1]
+                     for part, x_TBCHW in _stretches(ctx.coded, dtype))
+        else:
+            gy_NCHW = in_rows(gy_TBCHW).permute(0, 1, 3, 4, 2).sum(0).permute(0, 3, 1, 2) if ctx.once else gy_TBCHW.flatten(0, 1)
+            del gy_TBCHW
+            gx, gw = convolution.backward(gy_NCHW, x_NCHW, w, wiring.dilation, ctx.needs_input_grad[0])
         if gx is not None:
-            if wiring.pooled:
-                gx = torch.ops.aten.avg_pool2d_backward(gx, (x_TBCHW[:1] if once else x_TBCHW).flatten(0, 1), [3, 3], [2, 2], [1, 1], False, True, None)
-            gx = gx.unflatten(0, (-1, x_TBCHW.shape[1]))
-            gx = gx.expand(x_TBCHW.shape) / len(x_TBCHW) if once else gx     # the view that made x one at all steps adds them up again
-        return (gx, gw.to(weight.dtype), *ways.handed_back(gradients._replace(y_TBCHW=None), ctx.likes, ctx.needs_input_grad[2:6]), *[None] * 5)
+            gx = (pooling.backward(gx, height, width) if wiring.pooled else gx).unflatten(0, (-1, B))
+            gx = gx.expand(ctx.shape) / T if ctx.once else gx       # the view that made x one at all steps adds them up again
+        return (gx, gw.to(weight.dtype), *of_norm_and_neuron, *[None] * 5)
 
 
 class Tap(torch.autograd.Function):

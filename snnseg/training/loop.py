@@ -1,36 +1,35 @@
-"""The training loop: bytes -> T inputs -> logits -> loss -> backpropagation through time -> update.
+"""The training loop: epochs of steps (`training.step`), with lines, checkpoints and validation between them.
 
 Plain torch; knows neither Ray nor MLflow. It can be ended at any moment and goes on from the newest checkpoint with the
 same numbers as if it had never stopped.
 """
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from snnseg import memory
 from snnseg.data.augment import Augment
-from snnseg.data.loader import Batch, batches, epoch_order
+from snnseg.data.loader import batches, epoch_order
 from snnseg.data.store import Split
-from snnseg.errors import Interrupted, NotFinite
+from snnseg.errors import Interrupted
 from snnseg.evaluation import evaluate, tally
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
 from snnseg.models.feed import fed
-from snnseg.models.inputs import coded, on
+from snnseg.models.inputs import keys
 from snnseg.sections import Config
 from snnseg.training import checkpoint, forecast, optim
 from snnseg.training.checkpoint import State
-from snnseg.training.loss import cross_entropy
 from snnseg.training.report import Numbers, Reporter
+from snnseg.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -42,33 +41,6 @@ class Loaded:
     digest: str
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config,
-           device: torch.device, state: State) -> tuple[float, Tensor]:
-    """One step: the loss of `batch` and the tally of its predictions, on the device. Raises NotFinite before the update.
-
-    The batch is in main memory or on the device. The device is waited for once, to see whether loss and gradients are finite.
-    """
-    x_TBCHW = coded(batch.input, batch.index_B, config, device, ("poisson", state.epoch))
-    mask_BHW = on(batch.mask_BHW, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-        logits_BCHW = model(x_TBCHW)
-    loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    told, norm_told = torch.stack([loss.detach(), norm]).tolist()       # one wait for the device, not three
-    if not (math.isfinite(told) and math.isfinite(norm_told)):
-        samples = ", ".join(map(str, batch.index_B[:8].tolist())) + (", ..." if len(batch.index_B) > 8 else "")
-        raise NotFinite(
-            f"step {state.step}, epoch {state.epoch}: loss {told}, gradient norm {norm_told} on training samples "
-            f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
-        )
-    if config.optim.clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), config.optim.clip_norm, norm)
-    optimizer.step()
-    return told, tally.counted(mask_BHW, tally.answers(logits_BCHW.detach()), config.classes)
-
-
 def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callable[[], bool],
         device: torch.device, fingerprint: str) -> tuple[nn.Module, State]:
     """Train the config's net, from the newest checkpoint in `run` if there is one; return it with its last state.
@@ -78,6 +50,7 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
     train, augment = config.train, Augment(config.train.flip, config.train.shift)
     model = zoo.build(config).to(device).train()
     optimizer = optim.build(config.optim, model)
+    update = Step(model, optimizer, config, device)
     state, damaged = checkpoint.newest(run, model, optimizer, fingerprint)
     for error in damaged:
         print(f"warning: {error}", file=sys.stderr)
@@ -109,15 +82,15 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
     while state.epoch < train.epochs:
         epoch, order = state.epoch, epoch_order(len(data.train), train.seed, state.epoch)
         counted = tally.begun(Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes), device)
-        drawn = (augment.drawn(batch, train.seed, epoch) for batch in batches(data.train, train.batch, order, start=state.batch))
+        drawn = (replace(augment.drawn(batch, train.seed, epoch), key_B=keys(batch.index_B, config, ("poisson", epoch)))
+                 for batch in batches(data.train, train.batch, order, start=state.batch))
         clock = time.perf_counter()
         with fed(drawn, device) as here:
             for batch in here:
                 rate = optim.learning_rate(config.optim, state.step, steps, epoch, train.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                optimizer.rate.fill_(rate)
                 with memory.shortage_named(config, "train.batch", train.batch, lambda: forecast.of(config, device.type)):
-                    loss, part = update(model, optimizer, batch, config, device, state)
+                    loss, part = update(batch, state)
                 counted += part
                 elapsed = time.perf_counter() - clock
                 state.step, state.batch, state.loss_sum, state.seconds = state.step + 1, state.batch + 1, state.loss_sum + loss, state.seconds + elapsed

@@ -1,0 +1,56 @@
+"""The average pool before a convolution: 3x3, stride 2, padding 1 counted in; what leaves it is no longer binary.
+
+As plain functions of tensors [N, C, H, W], channels last, forward and backward; from spikes kept as bits, too. torch's operators
+are the plain form and the oracle of `pooling_triton`; on a CPU they are fast enough.
+"""
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snnseg.spiking import bits
+from snnseg.spiking.bits import Packed
+
+
+def plain(x_NCHW: Tensor) -> Tensor:
+    """[N, C, (H + 1) // 2, (W + 1) // 2]."""
+    return F.avg_pool2d(x_NCHW, 3, 2, 1)
+
+
+def plain_backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:
+    """The gradient of an x_NCHW of so many pixels."""
+    of_x = g_NCHW.new_empty(1).expand(*g_NCHW.shape[:2], height, width)         # its shape alone is looked at
+    return torch.ops.aten.avg_pool2d_backward(g_NCHW, of_x, [3, 3], [2, 2], [1, 1], False, True, None)
+
+
+def forward(x_NCHW: Tensor) -> Tensor:
+    """`plain`."""
+    fast = _compiled(x_NCHW)
+    return fast.forward(x_NCHW.contiguous(memory_format=torch.channels_last)) if fast else plain(x_NCHW)
+
+
+def of_bits(packed: Packed) -> Tensor:
+    """`forward` of packed spikes, time folded into the batch."""
+    fast = _compiled(packed.bits, packed.dtype)
+    T, B, *rest = packed.shape
+    return fast.of_bits(packed.bits, (T * B, *rest), packed.dtype) if fast else plain(bits.unpack(packed).flatten(0, 1))
+
+
+def backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:
+    """`plain_backward`."""
+    fast = _compiled(g_NCHW)
+    return fast.backward(g_NCHW.contiguous(memory_format=torch.channels_last), height, width) if fast else plain_backward(g_NCHW, height, width)
+
+
+def _compiled(values: Tensor, dtype: torch.dtype | None = None) -> ModuleType | None:
+    """The kernels for a GPU, imported where they are used; None where there is none, or where Triton is not installed."""
+    if values.device.type != "cuda" or (dtype or values.dtype) not in (torch.float32, torch.bfloat16):
+        return None
+    try:
+        from snnseg.spiking import pooling_triton
+    except ImportError:
+        return None
+    return pooling_triton

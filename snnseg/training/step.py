@@ -1,0 +1,118 @@
+"""One training step: T inputs -> logits -> loss -> backpropagation through time -> update, all without waiting for the device.
+
+On a GPU the kernels of a whole step, the optimiser's included, are captured once in a CUDA graph and replayed for every further
+batch of the same shape: small kernels are then no longer waited for by the processor that launches them. Where a step cannot be
+captured it is taken plainly, with the same numbers.
+"""
+from __future__ import annotations
+
+import logging
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snnseg.data.loader import Batch
+from snnseg.errors import NotFinite
+from snnseg.evaluation import tally
+from snnseg.models import inputs
+from snnseg.sections import Config
+from snnseg.training.checkpoint import State
+from snnseg.training.loss import cross_entropy
+from snnseg.training.optim import Adam
+
+PLAINLY = 3         # steps of a shape before it is captured: libraries choose their kernels, Triton compiles its own
+LOG = logging.getLogger("snnseg")
+
+
+class Told(NamedTuple):
+    """What a step tells, on the device."""
+
+    loss_and_norm_2: Tensor     # float32; the norm of all gradients together
+    tally: Tensor               # of the predictions before the update
+
+
+class Captured(NamedTuple):
+    """A step of one shape: its graph, and the tensors that it reads and writes at every replay."""
+
+    graph: torch.cuda.CUDAGraph
+    reads: list[Tensor | None]
+    told: Told
+
+
+class Step:
+    """Call it with a batch, in main memory or on the device."""
+
+    def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device):
+        self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.captures = config.train.graph and self.stream is not None
+        self.seen: dict[tuple[torch.Size, ...], int] = {}
+        self.captured: dict[tuple[torch.Size, ...], Captured] = {}
+
+    def __call__(self, batch: Batch, state: State) -> tuple[float, Tensor]:
+        """The loss of `batch` and the tally of its predictions, on the device, which is waited for once.
+
+        Raises NotFinite where loss or gradients are; the update is not made then.
+        """
+        key_B = inputs.keys(batch.index_B, self.config, ("poisson", state.epoch)) if batch.key_B is None else batch.key_B
+        reads = [None if x is None else inputs.on(x, self.device) for x in (batch.input, batch.mask_BHW, key_B)]
+        now = self.stream and torch.cuda.current_stream(self.device)
+        if now:
+            self.stream.wait_stream(now)
+        with torch.cuda.stream(self.stream):        # no stream, no change
+            told = self._taken(reads)
+        if now:
+            now.wait_stream(self.stream)
+        loss, norm = told.loss_and_norm_2.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            samples = ", ".join(map(str, batch.index_B[:8].tolist())) + (", ..." if len(batch.index_B) > 8 else "")
+            raise NotFinite(
+                f"step {state.step}, epoch {state.epoch}: loss {loss}, gradient norm {norm} on training samples "
+                f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
+            )
+        return loss, told.tally
+
+    def _taken(self, reads: list[Tensor | None]) -> Told:
+        """Replayed where the shapes are known well enough, else plainly."""
+        shapes = tuple(x.shape for x in reads if x is not None)
+        if shapes not in self.captured and self.captures and self.seen.get(shapes, 0) >= PLAINLY:
+            self._capture(shapes, reads)
+        if known := self.captured.get(shapes):
+            for mine, given in zip(known.reads, reads, strict=True):
+                if given is not None:
+                    mine.copy_(given)
+            known.graph.replay()
+            return known.told
+        self.seen[shapes] = self.seen.get(shapes, 0) + 1
+        return self._plain(reads)
+
+    def _capture(self, shapes: tuple[torch.Size, ...], reads: list[Tensor | None]) -> None:
+        """Capture a step of these shapes; capturing computes nothing."""
+        graph, mine = torch.cuda.CUDAGraph(), [x if x is None else x.clone() for x in reads]
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                told = self._plain(mine)
+        except RuntimeError as e:
+            self.captures = False
+            LOG.warning("the training step cannot be captured in a CUDA graph and is taken plainly: %s", str(e).splitlines()[0])
+            return
+        self.captured[shapes] = Captured(graph, mine, told)
+
+    def _plain(self, reads: list[Tensor | None]) -> Told:
+        """A step whose every operation is the device's own."""
+        items, mask_BHW, key_B = reads
+        config, model = self.config, self.model
+        x = inputs.source(items, key_B, config)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+            logits_BCHW = model(x)
+        loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.optimizer.parameters])
+        told = torch.stack([loss.detach(), norm])
+        if config.optim.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.optimizer.parameters, config.optim.clip_norm, norm)
+        self.optimizer.step(left_out=1 - told.isfinite().all().float())
+        return Told(told, tally.counted(mask_BHW, tally.answers(logits_BCHW.detach()), config.classes))
