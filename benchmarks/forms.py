@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,6 +108,8 @@ def ours(work: Work, *changes: str) -> Ready:
     """snnseg's training step as its own loop takes it, with the numbers changed so."""
     from snnseg.data.loader import Batch  # here, so that the others' processes hold nothing of it
     from snnseg.models import zoo
+    from snnseg.models.feed import fed
+    from snnseg.models.inputs import keys
     from snnseg.training import optim
     from snnseg.training.checkpoint import State
     from snnseg.training.step import Step
@@ -117,14 +119,15 @@ def ours(work: Work, *changes: str) -> Ready:
     asked, device = numbers(work, *changes), torch.device(work.device)
     model = zoo.build(asked).to(device).train()
     update = Step(model, optim.build(asked.optim, model), asked, device)
-    batch = Batch(np.arange(work.batch), *pictures(work))
-    count = itertools.count()
+    index_B, there = np.arange(work.batch), pictures(work)
+    batches = (Batch(index_B, *there, key_B=keys(index_B, asked, ("poisson", k))) for k in itertools.count())       # other spikes each time
 
-    def step() -> None:
-        k = next(count)
-        update(batch, State(step=k, epoch=k))       # another epoch, other spikes
+    def steps() -> Iterator[object]:
+        with fed(batches, device) as here:
+            for each in here:
+                yield update(each, State())
 
-    return Ready(step, model, _forward(model, work))
+    return Ready(steps().__next__, model, _forward(model, work))
 
 
 def another(work: Work, style: str, channels_last: bool = False) -> Ready:

@@ -133,8 +133,6 @@ def _serve(name: str, work: Work, out: TextIO) -> None:
             for _ in range(message["warm"]):
                 ready.step()
             wait()
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
             seconds = []
             while len(seconds) < message["steps"] or sum(seconds) < LEAST_S:
                 start = time.perf_counter()

@@ -217,15 +217,15 @@ def train(experiment: Experiment, dry_run: Annotated[bool, typer.Option("--dry-r
     from snnseg import config as configs
 
     numbers = configs.load(params, _experiment(params, experiment), set or [])
-    if dry_run:
-        from snnseg.training import forecast
-
-        print(f"{numbers.name}, batch {numbers.train.batch}, {numbers.timesteps} time steps, {numbers.data.size} x {numbers.data.size}: "
-              f"{forecast.of(numbers)}")
-        return
     from snnseg import tracking
-    from snnseg.training import run
+    from snnseg.training import forecast, run
 
+    if dry_run:
+        tracking.load(numbers)
+        held = run.loaded(numbers) if numbers.store.exists() else None      # noqa: F841  (as in a training)
+        print(f"{numbers.name}, batch {numbers.train.batch}, {numbers.timesteps} time steps, {numbers.data.size} x {numbers.data.size}: "
+              f"{forecast.beforehand(numbers)}")
+        return
     folder = run.train(numbers, tracking.trackers)
     if not set:
         run.publish(folder, numbers)

@@ -1,10 +1,12 @@
-"""Memory that is kept for the next step, and memory that runs out, as one line that names what to lower."""
+"""Memory that this process has and keeps for the next step, and memory that runs out, as one line that names what to lower."""
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from snnseg.errors import OutOfMemory, SnnsegError
 from snnseg.sections import Config
@@ -21,6 +23,14 @@ def keep_freed() -> None:
         trim_threshold, mapped_at_most = -1, -4
         c.mallopt(trim_threshold, -1)
         c.mallopt(mapped_at_most, 0)
+
+
+def resident() -> int:
+    """Bytes of main memory that this process has now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ class Train(Section):
     batch: Count
     seed: Seed
     precision: Literal["fp32", "bf16"]
-    kernels: Literal["auto", "reference"]       # how norm and neuron are run; auto takes the fastest that is sure on the device
+    kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
     graph: bool                                 # on a GPU, capture a step once and replay it
     recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
     flip: bool                                  # mirror half of the pictures
@@ -259,6 +259,12 @@ class Config(Sections):
     def protocol(self) -> str:
         """What results cannot be compared without, e.g. `binary@32`: named in each, since the paper leaves it open."""
         return f"{self.data.chosen.protocol}@{self.data.size}"
+
+    @property
+    def anywhere(self) -> Config:
+        """The same numbers for whatever device there is: `train.kernels` is left to `auto` where it names a way that not every device has."""
+        portable = self.train.kernels in ("auto", "reference")
+        return self if portable else self.model_copy(update={"train": self.train.model_copy(update={"kernels": "auto"})})
 
     @property
     def spiking(self) -> bool:

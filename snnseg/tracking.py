@@ -32,6 +32,12 @@ def store_uri(root: Path) -> str:
     return f"sqlite:///{root}/data/mlflow/mlflow.db"
 
 
+def load(config: Config) -> None:
+    """Import what a training that is tracked does, to see how much memory that takes."""
+    if config.track.mlflow:
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def _client(root: Path, experiment: str) -> tuple[Any, str]:
     """An MLflow client and the id of the experiment, both made where missing."""
     import mlflow

@@ -43,8 +43,7 @@ def test_interpreted():
     halves = [subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", half, __file__], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
               for half in ("FCN", "not FCN")]
-    for half in halves:
-        said = half.communicate()[0]
+    for half, said in [(half, half.communicate()[0]) for half in halves]:
         assert half.returncode == 0 and " passed" in said, said
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from snnseg.spiking import neuron as lif
 from snnseg.spiking import unit, ways
@@ -109,9 +110,25 @@ class ConvUnit(nn.Module):
         return self.neurons.respond(self.conv, self.norm, self.cell, x, self.pooled, self.of_spikes)
 
 
+class _Mean(torch.autograd.Function):
+    """Over time, in float32; its gradient is one step's, seen at all of them. torch's own would be as large as x, twice under autocast."""
+
+    @staticmethod
+    def forward(ctx, x_TBCHW):
+        ctx.shape, ctx.dtype = x_TBCHW.shape, x_TBCHW.dtype
+        with torch.autocast(x_TBCHW.device.type, enabled=False):        # added up as it lies in memory, in rows: torch's mean would walk it across
+            mean_BHWC = x_TBCHW.permute(0, 1, 3, 4, 2).sum(0, dtype=torch.float32 if x_TBCHW.dtype == torch.bfloat16 else x_TBCHW.dtype) / len(x_TBCHW)
+        return mean_BHWC.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_BCHW):
+        return (g_BCHW / ctx.shape[0]).to(ctx.dtype).expand(ctx.shape)
+
+
 def mean_over_time(x_TBCHW: Tensor) -> Tensor:
-    """[B, C, H, W]. Added up as it lies in memory, in rows: torch's mean would walk it across."""
-    return (x_TBCHW.permute(0, 1, 3, 4, 2).sum(0) / len(x_TBCHW)).permute(0, 3, 1, 2)
+    """[B, C, H, W], float32 of bfloat16."""
+    return _Mean.apply(x_TBCHW)
 
 
 def initialise(net: nn.Module) -> None:

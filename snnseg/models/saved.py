@@ -56,6 +56,6 @@ def load(folder: Path, root: Path, changes: dict[str, Any] | None = None) -> tup
     except ValidationError as e:
         key = ".".join(map(str, e.errors()[0]["loc"]))
         raise StoreError(folder, f"saved by another version of snnseg, whose numbers differ at {key}", REMEDY) from e
-    model = zoo.build(config)
+    model = zoo.build(config.anywhere)      # the device that it was trained on may not be here
     read_weights(folder / "model.safetensors", model)
     return model.eval(), config, about

@@ -4,10 +4,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from snnseg.errors import ConfigError
 from snnseg.models.backbone import Analog, Neurons, Spiking
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.sections import Config
+from snnseg.spiking import ways
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import SURROGATES
 
@@ -22,6 +24,17 @@ def neurons(config: Config) -> Neurons:
     lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
     return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels, config.train.recompute,
                    n.learn_leak, n.learn_threshold)
+
+
+def way(config: Config, device: torch.device) -> str:
+    """How the config's spiking net runs norm and neuron on `device`: reference, cpu or triton. Raises ConfigError where `train.kernels` cannot be had."""
+    made = neurons(config)
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    y_TBCHW = torch.empty(1, dtype=dtype, device=device).expand(config.timesteps, 1, 1, 1, 1)
+    try:
+        return ways.pick(y_TBCHW, None, made.make_cell(1).to(device)(), made.way)
+    except ValueError as e:
+        raise ConfigError(f"train.kernels: {e}. Set train.kernels to auto, which takes the fastest way that can.") from e
 
 
 def build(config: Config) -> nn.Module:

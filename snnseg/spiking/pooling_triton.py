@@ -1,6 +1,6 @@
 """Average pools of 3x3, stride 2, padding 1 on a GPU, channels innermost: `pooling.plain` and `plain_backward` as one kernel each.
 
-cuDNN and torch take ten times as long as the memory would: 4.5 of 13.8 ms of a step's kernels (Spiking-DeepLab, bf16, an H100).
+torch's own take many times as long as the memory would: 4.5 of 13.8 ms of a step's kernels (Spiking-DeepLab, bf16, an H100).
 """
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-VALUES = 4096       # of a program
+CHANNELS = 64       # of a tile, at most
+PLACES = 16         # pixels of a tile
 WARPS = 4
 
 
 @triton.jit
-def pool_kernel(x_ptr, y_ptr, H, W, h, w, C, size, PACKED: tl.constexpr, BLOCK: tl.constexpr):
-    """x [N, H, W, C], or its bits -> y [N, h, w, C] of `size` values; grid (blocks,)."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = at < size
-    c, place = at % C, at // C
-    column, row, n = place % w, place // w % h, place // (w * h)
-    total = tl.zeros((BLOCK,), tl.float32)
+def pool_kernel(x_ptr, y_ptr, H, W, h, w, C, places, PACKED: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+    """x [N, H, W, C], or its bits -> y [N, h, w, C], N * h * w `places`; grid (tiles of places, tiles of channels)."""
+    place = tl.program_id(0) * BP + tl.arange(0, BP)
+    c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
+    here, column, row, n = place < places, place % w, place // w % h, place // (w * h)
+    total = tl.zeros((BP, BC), tl.float32)
     for i in tl.static_range(3):
         for j in tl.static_range(3):
             y, x = 2 * row + i - 1, 2 * column + j - 1
-            of = ((n * H + y) * W + x) * C + c
-            inside = here & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+            inside = (here & (y >= 0) & (y < H) & (x >= 0) & (x < W))[:, None] & (c < C)
+            of = ((n * H + y) * W + x).to(tl.int64)[:, None] * C + c
             if PACKED:
                 total += ((tl.load(x_ptr + (of >> 3), mask=inside, other=0).to(tl.int32) >> (of & 7).to(tl.int32)) & 1).to(tl.float32)
             else:
                 total += tl.load(x_ptr + of, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y_ptr + at, tl.div_rn(total, 9.0).to(y_ptr.dtype.element_ty), mask=here)
+    tl.store(y_ptr + place.to(tl.int64)[:, None] * C + c, tl.div_rn(total, 9.0).to(y_ptr.dtype.element_ty), mask=here[:, None] & (c < C))
 
 
 @triton.jit
-def unpool_kernel(g_ptr, out_ptr, H, W, h, w, C, size, BLOCK: tl.constexpr):
-    """g [N, h, w, C] -> the gradient of x [N, H, W, C], `size` values; grid (blocks,). A place of x is in one or two windows a way."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = at < size
-    c, place = at % C, at // C
-    column, row, n = place % W, place // W % H, place // (W * H)
-    total = tl.zeros((BLOCK,), tl.float32)
+def unpool_kernel(g_ptr, out_ptr, H, W, h, w, C, places, BP: tl.constexpr, BC: tl.constexpr):
+    """g [N, h, w, C] -> the gradient of x [N, H, W, C], N * H * W `places`; a place of x is in one or two windows either way."""
+    place = tl.program_id(0) * BP + tl.arange(0, BP)
+    c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
+    here, column, row, n = place < places, place % W, place // W % H, place // (W * H)
+    total = tl.zeros((BP, BC), tl.float32)
     for i in tl.static_range(2):
         for j in tl.static_range(2):
             y, x = row // 2 + i, column // 2 + j
-            met = here & ((i == 0) | (row % 2 == 1)) & ((j == 0) | (column % 2 == 1)) & (y < h) & (x < w)
-            total += tl.load(g_ptr + ((n * h + y) * w + x) * C + c, mask=met, other=0.0).to(tl.float32)
-    tl.store(out_ptr + at, tl.div_rn(total, 9.0).to(out_ptr.dtype.element_ty), mask=here)
+            met = (here & ((i == 0) | (row % 2 == 1)) & ((j == 0) | (column % 2 == 1)) & (y < h) & (x < w))[:, None] & (c < C)
+            total += tl.load(g_ptr + ((n * h + y) * w + x).to(tl.int64)[:, None] * C + c, mask=met, other=0.0).to(tl.float32)
+    tl.store(out_ptr + place.to(tl.int64)[:, None] * C + c, tl.div_rn(total, 9.0).to(out_ptr.dtype.element_ty), mask=here[:, None] & (c < C))
 
 
 def _launched(kernel: triton.JITFunction, of: Tensor, out_NCHW: Tensor, large: tuple[int, int], small: tuple[int, int], **options: bool) -> Tensor:
-    size = out_NCHW.numel()
-    block = min(VALUES, triton.next_power_of_2(size))
+    channels = out_NCHW.shape[1]
+    places = out_NCHW.numel() // channels
+    across = min(CHANNELS, triton.next_power_of_2(channels))
     with torch.cuda.device_of(out_NCHW):
-        kernel[triton.cdiv(size, block),](of, out_NCHW, *large, *small, out_NCHW.shape[1], size, BLOCK=block, num_warps=WARPS, **options)
+        kernel[triton.cdiv(places, PLACES), triton.cdiv(channels, across)](
+            of, out_NCHW, *large, *small, channels, places, BP=PLACES, BC=across, num_warps=WARPS, **options)
     return out_NCHW
 
 

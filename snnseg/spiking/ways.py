@@ -35,17 +35,23 @@ def run(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF, way: str = "auto") 
 
 
 def choose(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF, way: str = "auto") -> ModuleType | None:
-    """The module that does it, None for the plain form. ValueError where `way` is named and cannot.
+    """The module that does it, None for the plain form. ValueError where `way` is named and cannot."""
+    picked = pick(y_TBCHW, normal, neuron, way)
+    return None if picked == "reference" else _compiled(picked)
+
+
+def pick(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF, way: str = "auto") -> str:
+    """The way that `choose` takes, by name: reference, cpu or triton.
 
     `auto` takes the compiled loops for a y in main memory and the Triton kernels for one on a GPU, if they can do it, else the
     reference. What it picked goes to the logger "snnseg", once a process for each device, dtype and reason: at level info, and at
     level warning where it is the reference because the other way refused.
     """
     if way == "auto":
-        way = _automatic(y_TBCHW, normal, neuron)
-    elif reason := refusal(way, y_TBCHW, normal, neuron):
+        return _automatic(y_TBCHW, normal, neuron)
+    if reason := refusal(way, y_TBCHW, normal, neuron):
         raise ValueError(f"the {way} way of norm and neuron cannot do this: {reason}")
-    return None if way == "reference" else _compiled(way)
+    return way
 
 
 def _automatic(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str:

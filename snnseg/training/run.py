@@ -23,7 +23,7 @@ import torch
 from snnseg import lock, memory, provenance, seal, seeds
 from snnseg.data import store
 from snnseg.errors import SnnsegError, StoreAltered
-from snnseg.models import saved
+from snnseg.models import saved, zoo
 from snnseg.sections import Config
 from snnseg.training import loop
 from snnseg.training.console import Console
@@ -84,20 +84,27 @@ def _about(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
-def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run: []) -> Path:
-    """Train `config`, or go on with it, and return the run's folder, which then holds `model/`.
-
-    A run that is finished is left as it is. Raises StoreError and its kin for the store, Busy, NotFinite, OutOfMemory,
-    NoSpace, Interrupted.
-    """
-    memory.keep_freed()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
+def loaded(config: Config) -> loop.Loaded:
+    """The splits of the config's store in memory, every byte verified. Raises StoreError and its kin."""
     digest = store.check(config.store, config.store_params)
     data = loop.Loaded(store.read(config.store, "train", config.timesteps), store.read(config.store, "test", config.timesteps), digest)
     if seal.read_seal(config.store, store.REMEDY)["digest"] != digest:
         raise StoreAltered(config.store, "made anew while it was read", "Run the same command again")
-    fingerprint = config.fingerprint(digest, code_digest())
+    return data
+
+
+def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run: []) -> Path:
+    """Train `config`, or go on with it, and return the run's folder, which then holds `model/`.
+
+    A run that is finished is left as it is. Raises ConfigError where `train.kernels` cannot be had here, StoreError and its kin
+    for the store, Busy, NotFinite, OutOfMemory, NoSpace, Interrupted.
+    """
+    memory.keep_freed()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
+    way = zoo.way(config, device) if config.spiking else None
+    data = loaded(config)
+    fingerprint = config.fingerprint(data.digest, code_digest())
     title = config.name
     folder = config.root / "data" / "run" / f"{config.benchmark}-{config.experiment}-{fingerprint[:12]}"
     with lock.held(folder, "training"):
@@ -106,10 +113,12 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
             return folder
         folder.mkdir(exist_ok=True)
         about = _about(folder, {
-            **config.about, "fingerprint": fingerprint, "store": digest, "protocol": config.protocol, "classes": data.train.about["classes"],
+            **config.about, "fingerprint": fingerprint, "store": data.digest, "protocol": config.protocol, "classes": data.train.about["classes"],
             "palette": data.train.about["palette"],
             "partial": data.train.about["partial"], "left_out": data.train.about["left_out"], "train_samples": len(data.train), "test_samples": len(data.test),
             "device": provenance.device_name(device.type), "torch": torch.__version__, "commit": provenance.commit(config.root)})
+        if way:
+            print(f"{title}: norm and neuron are run the {way} way", file=sys.stderr)
         run = Run(folder, config, about)
         report = Reporters([Journal(folder / "metrics.jsonl"), Console(title, len(data.train)), *trackers(run)])
         status = "failed"
