@@ -10,7 +10,7 @@ import pytest
 import torch
 from numba import njit
 
-from snnseg.spiking import fused_cpu, ways
+from snnseg.spiking import fused_cpu, team, ways
 from snnseg.spiking.cpu_kernels import narrow, wide
 from snnseg.spiking.fused import Normal, reference
 from snnseg.spiking.neuron import LIF
@@ -272,7 +272,7 @@ def test_a_gradient_that_is_one_number_seen_everywhere():
 
 def test_as_many_threads_as_torch_has_and_the_same_result():
     y, neuron = random(3, 4, 2 * C, 80, 80).requires_grad_(), LIF(learned(0.9, False), learned(1.1, False), Sigmoid())
-    assert y.numel() > 8 * fused_cpu.SMALL
+    assert y.numel() > 8 * team.SMALL
     normal, threads, found = Normal(torch.ones(3, 2 * C, requires_grad=True), None, True, EPS, None, None), torch.get_num_threads(), []
     try:
         for number in (1, 2, 4, 7):

@@ -1,4 +1,4 @@
-"""Norm and neuron as one operator on the CPU, channels last: the loops of `cpu_kernels` over pieces of y, on all cores.
+"""Norm and neuron as one operator on the CPU, channels last: the loops of `cpu_fire` and `cpu_unwind` over pieces of y, on all cores.
 
 Forward: statistics of each piece, joined; then normalise, integrate and fire, tile by tile. Backward: a tile's potentials are
 computed anew, the reverse walk writes the gradient of z over them, and a last pass takes it through the statistics. Kept between
@@ -6,24 +6,26 @@ the two: y as it came and tables [T, C]. Pieces are cut without regard to thread
 """
 from __future__ import annotations
 
-import functools
-import os
-from concurrent.futures import ThreadPoolExecutor
+import ctypes
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from snnseg.spiking import cpu_kernels as kernels
-from snnseg.spiking.fused import Fired, Gradients, Normal, each_channel, empty_rows, in_rows
+from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind
+from snnseg.spiking.cpu_kernels import loop, record
+from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
+from snnseg.spiking.team import together
 
 ROW = 1024              # values at least that one row of tables covers, in whole pixels
 TILE = 2048             # values walked through all T together: 160 KiB of potentials at T = 20
-PIECE = 8 * TILE        # values that share a partial sum
-SMALL = 2**15           # values: fewer are done before a second thread has begun
+PIECE = 8 * TILE        # values at least that share a partial sum,
+PIXELS = 32             # and pixels: a sum is as large as one of them
+FAR = 2**20             # bytes: more of y than a core has near it
+STORED = {torch.float32: ctypes.c_float, torch.bfloat16: ctypes.c_uint16}
 KINDS = {Triangle: 0, Arctan: 1, Sigmoid: 2, Rectangle: 3}
 
 
@@ -42,121 +44,97 @@ class Cut(NamedTuple):
     step: int
     apart: int
     row: int
+    tile: int
+    piece: int
 
     @classmethod
     def of(cls, y_TBCHW: Tensor) -> Cut:
-        channels = y_TBCHW.shape[2]
-        step = y_TBCHW[0].numel()
-        once = len(y_TBCHW) > 1 and y_TBCHW.stride(0) == 0
-        return cls(len(y_TBCHW), channels, step, 0 if once else step, channels * -(-ROW // channels))
-
-    @property
-    def tile(self) -> int:
-        return self.row * max(1, TILE // self.row)
-
-    @property
-    def piece(self) -> int:
-        return self.tile * max(1, PIECE // self.tile)
+        T, B, C, H, W = y_TBCHW.shape
+        step, row = B * C * H * W, C * -(-ROW // C)
+        tile = row * max(1, TILE // row)
+        return cls(T, C, step, 0 if _once(y_TBCHW) else step, row, tile, tile * max(1, PIECE // tile, -(-PIXELS * C // tile)))
 
     @property
     def pieces(self) -> int:
         return -(-self.step // self.piece)
 
-    def wide(self, tables: Tensor) -> np.ndarray:
-        """[..., C] as [..., row]: a row's pixels have the same."""
-        return np.ascontiguousarray(np.tile(tables.detach().numpy(), self.row // self.channels))
+
+def _once(x_TBCHW: Tensor) -> bool:
+    """Whether all steps are one place in memory."""
+    return x_TBCHW.shape[0] > 1 and x_TBCHW.stride(0) == 0
 
 
-@functools.cache
-def pool(process: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; a forked process has none of its parent's and so makes its own."""
-    return ThreadPoolExecutor(os.cpu_count(), "norm-and-fire")
+def _share(function: Callable, work: ctypes.Structure, values: int) -> None:
+    together(loop(function, type(work)), work, values)
 
 
-def spread(kernel, values: int, *what) -> None:
-    """Call a kernel from as many threads as torch may use, or from this one alone where there is little to do."""
-    workers = min(torch.get_num_threads(), 1 + values // SMALL)
-    others = [pool(os.getpid()).submit(kernel, *what, worker, workers) for worker in range(1, workers)]
-    kernel(*what, 0, workers)
-    for other in others:
-        other.result()
+def _plain(table: Tensor | None) -> Tensor | None:
+    """A table as loops read it: float32, one value behind the other."""
+    return None if table is None else table.detach().float().contiguous()
 
 
-def memory(values: Tensor) -> np.ndarray:
-    """A flat tensor's memory: float32, or bfloat16 as uint16, as numpy has none. No copy."""
-    return values.numpy() if values.dtype == torch.float32 else values.view(torch.int16).numpy().view(np.uint16)
+def _at(table: Tensor | None) -> int:
+    return 0 if table is None else table.data_ptr()
 
 
-def flat(x_TBCHW: Tensor) -> np.ndarray:
-    """The memory of a tensor that lies in rows, once where its steps are one."""
-    return memory((x_TBCHW if x_TBCHW.stride(0) or len(x_TBCHW) == 1 else x_TBCHW[:1]).detach().permute(0, 1, 3, 4, 2).reshape(-1))
+def _apart(table: Tensor | None) -> int:
+    """Values between two of a table's rows, 0 if it has one."""
+    return 0 if table is None or len(table) == 1 else table.stride(0)
 
 
 def pack(values: Tensor) -> Tensor:
     """`bits.plain_pack` of float32 or bfloat16."""
     bits = torch.empty(-(-len(values) // 8), dtype=torch.uint8)
-    spread(kernels.pack, len(values), memory(values), bits.numpy())
+    _share(cpu_bits.pack, record(STORED[values.dtype])(step=len(values), y=values.data_ptr(), out=bits.data_ptr()), len(values))
     return bits
 
 
 def unpack(bits: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """`bits.plain_unpack` as float32 or bfloat16."""
     values = torch.empty(size, dtype=dtype)
-    spread(kernels.unpack, size, bits.numpy(), memory(values))
+    _share(cpu_bits.unpack, record(STORED[dtype])(step=size, y=bits.data_ptr(), out=values.data_ptr()), size)
     return values
-
-
-def statistics(y_TBCHW: Tensor, cut: Cut, per_step: bool) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance, float32 [T, C] or [1, C]: pieces joined as Chan, Golub, LeVeque 1983."""
-    T = cut.T if cut.apart else 1
-    partial_2TKC = np.empty((2, T, cut.pieces, cut.channels), np.float32)
-    spread(kernels.statistics, T * cut.step, flat(y_TBCHW), T, cut.step, cut.row, cut.piece, partial_2TKC)
-    mean_TKC, squares_TKC = partial_2TKC.astype(np.float64)
-    count_K1 = np.diff(np.minimum(np.arange(cut.pieces + 1) * cut.piece, cut.step))[:, None] / cut.channels
-    if not per_step:
-        mean_TKC, squares_TKC, count_K1 = mean_TKC.reshape(1, -1, cut.channels), squares_TKC.reshape(1, -1, cut.channels), np.tile(count_K1, (T, 1))
-    mean_TC = (mean_TKC * count_K1).sum(1) / count_K1.sum()
-    var_TC = (squares_TKC + count_K1 * (mean_TKC - mean_TC[:, None]) ** 2).sum(1) / count_K1.sum()
-    rows = cut.T if per_step else 1
-    return tuple(torch.from_numpy(x.astype(np.float32)).expand(rows, -1) for x in (mean_TC, var_TC))
 
 
 def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Kept]:
     """`ways.run` without gradients, and what `unwind` needs. y lies in rows (`fused.in_rows`), and so do the spikes."""
     cut = Cut.of(y_TBCHW)
-    gamma, beta, per_step, eps, mean, var = normal or Normal(None, None, True, 0.0, torch.zeros(1, cut.channels), torch.ones(1, cut.channels))
-    given = mean is not None
-    mean_TC, var_TC = (mean.float(), var.float()) if given else statistics(y_TBCHW, cut, per_step)
-    scale_TC = (1.0 if gamma is None else gamma.float()) * (1 / (var_TC + eps).sqrt())
-    level_TC = (0.0 if beta is None else beta.float()) - mean_TC * scale_TC
-    tables_4TC = torch.stack([x.detach().expand(cut.T, -1) for x in (mean_TC, var_TC, scale_TC, level_TC)])
-    neuron_2C = torch.stack([each_channel(x, cut.channels) for x in neuron[:2]]).detach()
-    spikes_TBCHW = empty_rows(y_TBCHW)
-    spread(kernels.fire, cut.T * cut.step, flat(y_TBCHW), cut.T, cut.step, cut.apart, cut.row, cut.tile, cut.wide(tables_4TC[2:]),
-           cut.wide(neuron_2C), neuron.soft_reset, flat(spikes_TBCHW))
-    return Fired(spikes_TBCHW, *((None, None) if given else (mean_TC, var_TC))), Kept(tables_4TC, neuron_2C)
+    T, C, values = cut.T, cut.channels, cut.T * cut.step
+    gamma, beta, per_step, eps, mean, var = normal or Normal(None, None, True, 0.0, torch.zeros(1, C), torch.ones(1, C))
+    gamma, beta, mean, var = _plain(gamma), _plain(beta), _plain(mean), _plain(var)
+    leak, threshold = (_plain(torch.as_tensor(x)).view(-1) for x in neuron[:2])
+    found_2TC = torch.empty(2, T if per_step else 1, C) if mean is None else None
+    partial = torch.empty(2, T, cut.pieces, C) if mean is None else None
+    kept, spikes_TBCHW = Kept(torch.empty(4, T, C), torch.empty(2, C)), empty_rows(y_TBCHW)
+    work = record(STORED[y_TBCHW.dtype])(
+        **cut._asdict(), per_step=per_step, given=mean is not None, soft=neuron.soft_reset, eps=eps, far=values * y_TBCHW.element_size() > FAR,
+        y=y_TBCHW.data_ptr(), out=spikes_TBCHW.data_ptr(), tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), partial=_at(partial),
+        statistics=_at(found_2TC), gamma=_at(gamma), gamma_apart=_apart(gamma), beta=_at(beta), mean=_at(mean), var=_at(var),
+        given_apart=_apart(mean), leak=_at(leak), leak_apart=_apart(leak), threshold=_at(threshold), threshold_apart=_apart(threshold))
+    if mean is None:
+        _share(cpu_fire.statistics, work, values)
+    _share(cpu_fire.tables, work, 2 * T * cut.pieces * C)
+    _share(cpu_fire.fire, work, values)
+    return Fired(spikes_TBCHW, *((None, None) if found_2TC is None else found_2TC)), kept
 
 
 def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool) -> Gradients:
     """Gradients of y, gamma and beta [T, C], and, if they are learned, leak and threshold [C]. All lie in rows."""
-    cut, eps = Cut.of(y_TBCHW), 0.0 if normal is None else normal.eps
-    from_batch = normal is not None and normal.mean_TC is None
-    mean_TC, var_TC, scale_TC, level_TC = kept.tables_4TC
-    sums_K2TC = np.empty((cut.pieces, 2, cut.T, cut.channels), np.float32)
-    ends_K2C = np.empty((cut.pieces, 2, cut.channels), np.float32)
+    cut, from_batch, per_step = Cut.of(y_TBCHW), normal is not None and normal.mean_TC is None, normal is None or normal.per_step
+    T, C, values = cut.T, cut.channels, cut.T * cut.step
     grad_TBCHW, g_TBCHW = empty_rows(y_TBCHW), in_rows(g_TBCHW)
-    spread(kernels.unwind, cut.T * cut.step, flat(y_TBCHW), flat(g_TBCHW), cut.T, cut.step, cut.apart, Cut.of(g_TBCHW).apart, cut.row, cut.tile, cut.piece,
-           cut.wide(torch.stack([mean_TC, scale_TC, level_TC])), cut.wide(kept.neuron_2C), neuron.soft_reset, KINDS[type(neuron.spike)],
-           np.float32(neuron.spike.scale), learned, not from_batch, flat(grad_TBCHW), sums_K2TC, ends_K2C)
-    sums_2TC = torch.from_numpy(sums_K2TC.sum(0, dtype=np.float64))
+    sums, ends, undoing = torch.empty(2, T, cut.pieces, C), torch.empty(2, cut.pieces, C), torch.empty(2, T, C)
+    found = torch.empty(2 * T + 2, C)       # gradients of gamma, beta, leak, threshold
+    work = record(STORED[y_TBCHW.dtype])(
+        **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset, learned=learned,
+        kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0, count=cut.step // C * (1 if per_step else T),
+        far=values * y_TBCHW.element_size() > FAR, y=y_TBCHW.data_ptr(), g=g_TBCHW.data_ptr(), out=grad_TBCHW.data_ptr(),
+        tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), sums=_at(sums), ends=_at(ends), undoing=_at(undoing), found=_at(found))
+    _share(cpu_unwind.unwind, work, values)
+    _share(cpu_unwind.join, work, 2 * T * cut.pieces * C)
     if from_batch:
-        count = y_TBCHW[0, :, 0].numel() * (1 if normal.per_step else cut.T)
-        about_2TC = (sums_2TC if normal.per_step else sums_2TC.sum(1, keepdim=True).expand_as(sums_2TC)) / count
-        shift_TC, tilt_TC = about_2TC[0].float(), (about_2TC[1] / (var_TC + eps)).float()
-        spread(kernels.undo_norm, cut.T * cut.step, flat(y_TBCHW), cut.T, cut.step, cut.apart, cut.row, cut.piece,
-               cut.wide(torch.stack([mean_TC, scale_TC, shift_TC, tilt_TC])), flat(grad_TBCHW))
-    leak_C, threshold_C = torch.from_numpy(ends_K2C.sum(0, dtype=np.float64).astype(np.float32)) if learned else (None, None)
-    return Gradients(grad_TBCHW, (sums_2TC[1] / (var_TC + eps).sqrt()).float(), sums_2TC[0].float(), leak_C, threshold_C)
+        _share(cpu_unwind.undo_norm, work, values)
+    return Gradients(grad_TBCHW, found[:T], found[T:2 * T], *((found[2 * T], found[2 * T + 1]) if learned else (None, None)))
 
 
 def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:
