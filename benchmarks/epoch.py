@@ -87,7 +87,7 @@ def measure(work: Work, pictures: list[int]) -> dict[str, Any]:
     batch = replace(batch, key_B=None if key_B is None else torch.from_numpy(np.ascontiguousarray(key_B)).to(device))
     for k in range(PLAINLY + 2 + STEPS):
         start = time.perf_counter()
-        update(batch, State(step=k))
+        update(batch, State(step=k)).loss()
         taken.append(time.perf_counter() - start)
     step_s = statistics.median(taken[PLAINLY + 2:])
     return {"form": "snnseg", **work.row, "pictures": pictures[0], "evaluated": pictures[1], "ms": 1e3 * step_s, "step_samples_per_s": work.batch / step_s,

@@ -33,7 +33,7 @@ def losses(form: str, kernels: str = "reference") -> list[float]:
     split = Split(made["image"], made["mask"], {})
     model = zoo.build(numbers).train()
     update = Step(model, optim.build(numbers.optim, model), numbers, torch.device("cpu"))
-    return [update(batch, State(step=k))[0]
+    return [update(batch, State(step=k)).loss()
             for k, batch in enumerate(batches(split, 8, epoch_order(len(split), 0, 0)))]
 
 

@@ -186,20 +186,24 @@ def join(work):
 
 
 @compiled
-def undo_row(x, tables_4R, out):
-    """The gradient of z becomes that of y: less its mean, and less what of it follows (y - mean)."""
+def undo_row(x, tables_4R, gz, over):
+    """The gradient of z becomes that of y, in place or over y: less its mean, and less what of it follows (y - mean)."""
     mean, scale, shift, tilt = tables_4R[0], tables_4R[1], tables_4R[2], tables_4R[3]
-    for i in range(len(x)):
-        out[i] = narrow(scale[i] * (wide(out[i]) - shift[i] - (wide(x[i]) - mean[i]) * tilt[i]), out)
+    if over:        # twice, as memory that may be either would keep the loop from running in vectors
+        for i in range(len(x)):
+            x[i] = narrow(scale[i] * (wide(gz[i]) - shift[i] - (wide(x[i]) - mean[i]) * tilt[i]), x)
+    else:
+        for i in range(len(x)):
+            gz[i] = narrow(scale[i] * (wide(gz[i]) - shift[i] - (wide(x[i]) - mean[i]) * tilt[i]), gz)
 
 
 def undo_norm(work):
-    """What the statistics have of the gradient is taken off it, in place, piece by piece of all steps."""
+    """What the statistics have of the gradient is taken off it, piece by piece of all steps."""
     work = carray(work, 1)[0]
     T, C, step, apart, row, piece, K = work.T, work.channels, work.step, work.apart, work.row, work.piece, -(-work.step // work.piece)
     y, grad = carray(place(work.y, work.like), step + (T - 1) * apart), carray(place(work.out, work.like), T * step)
     tables_4TC, undoing_2TC = carray(place(work.tables, ZERO), (4, T, C)), carray(place(work.undoing, ZERO), (2, T, C))
-    tables_4R, widened = np.empty((4, row), np.float32), -1
+    tables_4R, widened, over = np.empty((4, row), np.float32), -1, work.over != 0
     task = take(work)
     while task < T * K:
         t, k = divmod(task, K)
@@ -211,5 +215,5 @@ def undo_norm(work):
             widen(undoing_2TC[1, t], C, tables_4R[3])
         for begin in range(k * piece, min((k + 1) * piece, step), row):
             n = min(row, step - begin)
-            undo_row(y[t * apart + begin:t * apart + begin + n], tables_4R, grad[t * step + begin:t * step + begin + n])
+            undo_row(y[t * apart + begin:t * apart + begin + n], tables_4R, grad[t * step + begin:t * step + begin + n], over)
         task = take(work)

@@ -118,15 +118,18 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     return Fired(spikes_TBCHW, *((None, None) if found_2TC is None else found_2TC)), kept
 
 
-def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool) -> Gradients:
-    """Gradients of y, gamma and beta [T, C], and, if they are learned, leak and threshold [C]. All lie in rows."""
+def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool, over: bool = False) -> Gradients:
+    """Gradients of y, gamma and beta [T, C], and, if they are learned, leak and threshold [C]. All lie in rows.
+
+    `over`: y's memory may be taken for its gradient.
+    """
     cut, from_batch, per_step = Cut.of(y_TBCHW), normal is not None and normal.mean_TC is None, normal is None or normal.per_step
-    T, C, values = cut.T, cut.channels, cut.T * cut.step
+    T, C, values, over = cut.T, cut.channels, cut.T * cut.step, bool(over and from_batch and cut.apart)
     grad_TBCHW, g_TBCHW = empty_rows(y_TBCHW), in_rows(g_TBCHW)
     sums, ends, undoing = torch.empty(2, T, cut.pieces, C), torch.empty(2, cut.pieces, C), torch.empty(2, T, C)
     found = torch.empty(2 * T + 2, C)       # gradients of gamma, beta, leak, threshold
     work = record(STORED[y_TBCHW.dtype])(
-        **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset, learned=learned,
+        **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset, learned=learned, over=over,
         kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0, count=cut.step // C * (1 if per_step else T),
         far=values * y_TBCHW.element_size() > FAR, y=y_TBCHW.data_ptr(), g=g_TBCHW.data_ptr(), out=grad_TBCHW.data_ptr(),
         tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), sums=_at(sums), ends=_at(ends), undoing=_at(undoing), found=_at(found))
@@ -134,7 +137,7 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
     _share(cpu_unwind.join, work, 2 * T * cut.pieces * C)
     if from_batch:
         _share(cpu_unwind.undo_norm, work, values)
-    return Gradients(grad_TBCHW, found[:T], found[T:2 * T], *((found[2 * T], found[2 * T + 1]) if learned else (None, None)))
+    return Gradients(y_TBCHW if over else grad_TBCHW, found[:T], found[T:2 * T], *((found[2 * T], found[2 * T + 1]) if learned else (None, None)))
 
 
 def refusal(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> str | None:

@@ -173,8 +173,11 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     return Fired(spikes_TBCHW, mean_TC, var_TC), kept
 
 
-def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool) -> Gradients:
-    """Gradients of y (in rows), of gamma and beta [T, C], None where no table has one, and, if they are learned, leak and threshold [C]."""
+def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool, over: bool = False) -> Gradients:
+    """Gradients of y (in rows), of gamma and beta [T, C], None where no table has one, and, if they are learned, leak and threshold [C].
+
+    `over`: y's memory may be taken for its gradient.
+    """
     from_batch = normal is not None and normal.mean_TC is None
     sums = from_batch or normal is not None and any(x is not None and x.requires_grad for x in normal[:2])
     reverse, g_TBCHW, grad_TBCHW = reverses(neuron, len(y_TBCHW)), in_rows(g_TBCHW), empty_rows(y_TBCHW)
@@ -202,9 +205,10 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
                 sums_2TC, shift_TC, tilt_TC, kept.per_deviation_TC, (len(kept.per_deviation_TC) > 1) * tiles.channels,
                 groups / (steps * tiles.pixels), steps, steps // groups, tiles.channels, BATCH=from_batch, BC=tiles.BC, num_warps=1)
         if from_batch:
-            tiles = _Tiles.of(y_TBCHW, *WALK)
+            tiles, gz_TBCHW = _Tiles.of(y_TBCHW, *WALK), grad_TBCHW
+            grad_TBCHW = y_TBCHW if over and _apart(y_TBCHW) else gz_TBCHW
             kernels.undo_norm_kernel[tiles.along, steps, tiles.across](
-                y_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, shift_TC, tilt_TC, (groups > 1) * tiles.channels, *tiles.sizes,
+                y_TBCHW, gz_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, shift_TC, tilt_TC, (groups > 1) * tiles.channels, *tiles.sizes,
                 _apart(y_TBCHW), **tiles.block)
         of_leak_C, of_threshold_C = of_neuron_2KC.sum(1) if learned else (None, None)
     return Gradients(grad_TBCHW, of_gamma_TC, of_beta_TC, of_leak_C, of_threshold_C)

@@ -276,9 +276,9 @@ def settle_kernel(sum_ptr, shift_ptr, tilt_ptr, per_deviation_ptr, per_deviation
 
 
 @triton.jit
-def undo_norm_kernel(y_ptr, grad_ptr, scale_ptr, mean_ptr, shift_ptr, tilt_ptr, about_step, pixels, channels, step, y_step,
+def undo_norm_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, shift_ptr, tilt_ptr, about_step, pixels, channels, step, y_step,
                      BP: tl.constexpr, BC: tl.constexpr):
-    """gz -> dL/dy = scale * (gz - shift - tilt * (y - mean)), in place; grid (pixel tiles, T, channel tiles).
+    """gz -> dL/dy = scale * (gz - shift - tilt * (y - mean)), out may be gz's memory or y's; grid (pixel tiles, T, channel tiles).
 
     scale and mean are [T, C]; shift and tilt are [T, C] with an about_step of C, or [1, C] with one of 0.
     """
@@ -288,11 +288,11 @@ def undo_norm_kernel(y_ptr, grad_ptr, scale_ptr, mean_ptr, shift_ptr, tilt_ptr, 
     inside = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & in_c[None, :]
     base = tile.to(tl.int64) * BP * channels
     offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
-    grad_at = grad_ptr + t.to(tl.int64) * step + base + offset
+    at = t.to(tl.int64) * step + base + offset
     scale = tl.load(scale_ptr + t * channels + col, mask=in_c, other=0.0)[None, :]
     mean = tl.load(mean_ptr + t * channels + col, mask=in_c, other=0.0)[None, :]
     shift = tl.load(shift_ptr + t * about_step + col, mask=in_c, other=0.0)[None, :]
     tilt = tl.load(tilt_ptr + t * about_step + col, mask=in_c, other=0.0)[None, :]
     y = tl.load(y_ptr + t.to(tl.int64) * y_step + base + offset, mask=inside, other=0.0).to(tl.float32)
-    gz = tl.load(grad_at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(grad_at, (scale * (gz - shift - tilt * (y - mean))).to(grad_ptr.dtype.element_ty), mask=inside)
+    gz = tl.load(grad_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + at, (scale * (gz - shift - tilt * (y - mean))).to(out_ptr.dtype.element_ty), mask=inside)

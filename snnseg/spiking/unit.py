@@ -136,7 +136,8 @@ class _Unit(torch.autograd.Function):
         x_NCHW = None if ctx.coded else _convolved(ctx.packed._replace(bits=x) if ctx.packed else x, wiring)
         if y_TBCHW is None:
             y_TBCHW = _coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else _currents(x_NCHW, weight, wiring, T, B)
-        gradients = way.unwind(y_TBCHW, ctx.kept(*kept), normal, neuron, g_TBCHW, any(ctx.needs_input_grad[4:6]))
+        gradients = way.unwind(y_TBCHW, ctx.kept(*kept), normal, neuron, g_TBCHW, any(ctx.needs_input_grad[4:6]), over=True)
+        torch.autograd.graph.increment_version(y_TBCHW)     # a second walk back through this graph is then an error of torch's
         of_norm_and_neuron = ways.handed_back(gradients._replace(y_TBCHW=None), ctx.likes, ctx.needs_input_grad[2:6])
         gy_TBCHW, w, gx = gradients.y_TBCHW, weight.to(dtype), None
         del y_TBCHW, gradients

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,29 +85,34 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
         counted = tally.begun(Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes), device)
         drawn = (replace(augment.drawn(batch, train.seed, epoch), key_B=keys(batch.index_B, config, ("poisson", epoch)))
                  for batch in batches(data.train, train.batch, order, start=state.batch))
-        clock = time.perf_counter()
+        given, pictures, seconds, clock = deque(), 0, 0.0, time.perf_counter()      # steps given to the device; done since the last line
         with fed(drawn, device) as here:
             for batch in here:
                 rate = optim.learning_rate(config.optim, state.step, steps, epoch, train.epochs)
                 optimizer.rate.fill_(rate)
                 with memory.shortage_named(config, "train.batch", train.batch, lambda: forecast.of(config, device.type)):
-                    loss, part = update(batch, state)
-                counted += part
+                    given.append(update(batch, state))
+                    counted += given[-1].tally
+                    state.step, state.batch = state.step + 1, state.batch + 1
+                    epoch_ends, stopping = state.batch == epoch_steps, stop()
+                    tells = epoch_ends or stopping or state.step % train.log_every == 0
+                    saves = epoch_ends or stopping or state.step % train.checkpoint_every == 0
+                    while len(given) > (0 if tells or saves else update.behind):
+                        loss = given.popleft().loss()
+                        state.loss_sum += loss
                 elapsed = time.perf_counter() - clock
-                state.step, state.batch, state.loss_sum, state.seconds = state.step + 1, state.batch + 1, state.loss_sum + loss, state.seconds + elapsed
-                epoch_ends, stopping = state.batch == epoch_steps, stop()
-                tells = epoch_ends or stopping or state.step % train.log_every == 0
-                saves = epoch_ends or stopping or state.step % train.checkpoint_every == 0
+                pictures, seconds, state.seconds = pictures + len(batch.index_B), seconds + elapsed, state.seconds + elapsed
                 if tells or saves:      # only then is the device asked what it counted
                     total = tally.read(counted)
                     numbers: Numbers = {"epoch": epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
-                                        "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": len(batch.index_B) / elapsed}
+                                        "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": pictures / seconds}
                 if epoch_ends:      # saved first: validation takes long and may be what fails
                     state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = epoch + 1, 0, 0.0, [], numbers
                     save()
                     end_epoch()
                 elif tells:
                     report.numbers(state.step, numbers)
+                    pictures, seconds = 0, 0.0
                 if saves and not epoch_ends:
                     state.confusion = total.matrix.tolist()
                     save()

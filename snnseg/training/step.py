@@ -41,40 +41,58 @@ class Captured(NamedTuple):
     told: Told
 
 
+class Taken:
+    """A step that was given to the device; `tally` of its predictions there, until the next step is given to it."""
+
+    def __init__(self, told: Told, batch: Batch, state: State):
+        self.tally, self.index_B, self.at = told.tally, batch.index_B, (state.step, state.epoch)
+        self.told, self.end = told.loss_and_norm_2, None
+        if self.told.is_cuda:
+            self.told = torch.empty(2, pin_memory=True).copy_(self.told, non_blocking=True)
+            self.end = torch.cuda.current_stream(told.tally.device).record_event()
+
+    def loss(self) -> float:
+        """Waits for the end of the step. Raises NotFinite where loss or gradients are; the update was not made then."""
+        if self.end:
+            self.end.synchronize()
+        (loss, norm), (step, epoch) = self.told.tolist(), self.at
+        if math.isfinite(loss) and math.isfinite(norm):
+            return loss
+        samples = ", ".join(map(str, self.index_B[:8].tolist())) + (", ..." if len(self.index_B) > 8 else "")
+        raise NotFinite(
+            f"step {step}, epoch {epoch}: loss {loss}, gradient norm {norm} on training samples "
+            f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
+        )
+
+
 class Step:
-    """Call it with a batch, in main memory or on the device."""
+    """Call it with a batch, in main memory or on the device.
+
+    `behind` is how many steps may wait on the device before their loss is asked for, so that it has work while the next is prepared.
+    """
 
     def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device):
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.behind = 1 if self.stream else 0
         self.captures = config.train.graph and self.stream is not None
         self.seen: dict[tuple[torch.Size, ...], int] = {}
         self.captured: dict[tuple[torch.Size, ...], Captured] = {}
 
-    def __call__(self, batch: Batch, state: State) -> tuple[float, Tensor]:
-        """The loss of `batch` and the tally of its predictions, on the device, which is waited for once.
-
-        Raises NotFinite where loss or gradients are; the update is not made then.
-        """
+    def __call__(self, batch: Batch, state: State) -> Taken:
+        """Give a step to the device, which is not waited for. An update that is not finite is left out there."""
         key_B = inputs.keys(batch.index_B, self.config, ("poisson", state.epoch)) if batch.key_B is None else batch.key_B
         reads = [None if x is None else inputs.on(x, self.device) for x in (batch.input, batch.mask_BHW, key_B)]
         now = self.stream and torch.cuda.current_stream(self.device)
         if now:
             self.stream.wait_stream(now)
         with torch.cuda.stream(self.stream):        # no stream, no change
-            told = self._taken(reads)
+            taken = Taken(self._given(reads), batch, state)
         if now:
             now.wait_stream(self.stream)
-        loss, norm = told.loss_and_norm_2.tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            samples = ", ".join(map(str, batch.index_B[:8].tolist())) + (", ..." if len(batch.index_B) > 8 else "")
-            raise NotFinite(
-                f"step {state.step}, epoch {state.epoch}: loss {loss}, gradient norm {norm} on training samples "
-                f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
-            )
-        return loss, told.tally
+        return taken
 
-    def _taken(self, reads: list[Tensor | None]) -> Told:
+    def _given(self, reads: list[Tensor | None]) -> Told:
         """Replayed where the shapes are known well enough, else plainly."""
         shapes = tuple(x.shape for x in reads if x is not None)
         if shapes not in self.captured and self.captures and self.seen.get(shapes, 0) >= PLAINLY:
