@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from snnseg.data.store import Split
 from snnseg.evaluation import tally
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models.feed import fed
-from snnseg.models.inputs import coded
+from snnseg.models.inputs import keys, source
 from snnseg.sections import Config
 
 
@@ -34,10 +35,11 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
     training = model.training
     ready = _ready(model, norm)
     try:
-        with fed(batches(split, config.evaluate.batch), device) as here:
+        drawn = (replace(batch, key_B=keys(batch.index_B, config, ("evaluate", 0))) for batch in batches(split, config.evaluate.batch))
+        with fed(drawn, device) as here:
             for batch in here:
                 with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
-                    x = coded(batch.input, batch.index_B, config, device, ("evaluate", 0), timesteps)
+                    x = source(batch.input, batch.key_B, config, timesteps)
                     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
                         logits_BCHW = ready(x)
                     prediction_BHW = tally.answers(logits_BCHW)

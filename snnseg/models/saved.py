@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from snnseg import seal
 from snnseg.errors import StoreAltered, StoreError
@@ -22,13 +22,13 @@ REMEDY = "Train it again: dvc repro train, or snnseg train BENCHMARK/EXPERIMENT"
 def save(folder: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Publish the weights and what is known of them. Raises NoSpace."""
     with seal.publish(folder) as partial:
-        write_weights(partial / "model.safetensors", model)
+        write_weights(partial / "model.safetensors", model.state_dict())
         (partial / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def write_weights(path: Path, model: nn.Module) -> None:
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     # safetensors' own file writer reports a full disk as an error of its own; bytes are written by Python
-    path.write_bytes(to_bytes({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}))
+    path.write_bytes(to_bytes({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
 
 
 def read_weights(path: Path, model: nn.Module) -> None:

@@ -59,6 +59,9 @@ def run(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None
         return ways.run(plain(whole(x), weight, wiring), normal, neuron, "reference")
     if isinstance(x, Constant) or wiring.pooled:
         x = whole(x)
+    if not torch.is_grad_enabled():
+        with torch.autocast(device, enabled=False):
+            return _forward(x, weight, wiring, normal, neuron, chosen, dtype)[2]
     return Fired(*_Unit.apply(x, weight, *ways.leaves(normal, neuron), wiring, normal, neuron, chosen, dtype))
 
 
@@ -105,22 +108,30 @@ def _coded_currents(x: Coded, weight: Tensor, wiring: Wiring, dtype: torch.dtype
     return y_TBCHW
 
 
+def _forward(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType,
+             dtype: torch.dtype) -> tuple[Tensor | Coded, Tensor, Fired, NamedTuple]:
+    """x as it was taken, y, what comes out, and what the way keeps of it."""
+    if isinstance(x, Tensor):
+        x = in_rows(x.to(dtype))
+        y_TBCHW = _currents(_convolved(x, wiring), weight, wiring, *x.shape[:2])
+    else:
+        y_TBCHW = _coded_currents(x, weight, wiring, dtype)
+    return x, y_TBCHW, *way.fire(y_TBCHW, normal, neuron)
+
+
 class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, gamma_TC, beta_TC, leak, threshold, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType, dtype):
-        ctx.shape, ctx.packed, ctx.coded, ctx.once, kept_x = x.shape, None, None, False, None
+        ctx.shape, ctx.packed, ctx.coded, ctx.once = x.shape, None, None, False
         with torch.autocast(weight.device.type, enabled=False):
-            if isinstance(x, Tensor):
-                kept_x = x = in_rows(x.to(dtype))
-                ctx.once = _once(x)
-                y_TBCHW = _currents(_convolved(x, wiring), weight, wiring, *x.shape[:2])
+            kept_x, y_TBCHW, fired, kept = _forward(x, weight, wiring, normal, neuron, way, dtype)
+            if not isinstance(kept_x, Tensor):
+                ctx.coded, kept_x = kept_x, None
             else:
-                ctx.coded = x
-                y_TBCHW = _coded_currents(x, weight, wiring, dtype)
-            fired, kept = way.fire(y_TBCHW, normal, neuron)
-            if kept_x is not None and wiring.of_spikes:
-                packed = bits.pack(x[:1] if ctx.once else x)
-                kept_x, ctx.packed = packed.bits, packed._replace(bits=None)
+                ctx.once = _once(kept_x)
+                if wiring.of_spikes:
+                    packed = bits.pack(kept_x[:1] if ctx.once else kept_x)
+                    kept_x, ctx.packed = packed.bits, packed._replace(bits=None)
         ctx.save_for_backward(kept_x, weight, None if wiring.recompute else y_TBCHW, *kept)
         ctx.kept, ctx.how, ctx.likes = type(kept), (wiring, normal, neuron, way, dtype), (gamma_TC, beta_TC, leak, threshold)
         if fired.mean_TC is not None:

@@ -13,15 +13,18 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnseg import seal
 from snnseg.errors import CheckpointMismatch, StoreAltered, StoreError
 from snnseg.models.saved import read_weights, write_weights
+from snnseg.training.optim import Adam
 
 REMEDY = "It is removed, and the training goes on from the one before it, or from the beginning"
 
@@ -42,6 +45,11 @@ class State:
     unreported: dict[str, float | None] = field(default_factory=dict)
 
 
+def still(x: Tensor) -> Tensor:
+    """A copy in main memory; of what a GPU has, complete once the GPU has come so far."""
+    return torch.empty_like(x, device="cpu", pin_memory=x.is_cuda).copy_(x, non_blocking=True)
+
+
 def folder_of(run: Path, step: int) -> Path:
     return run / f"step-{step:06d}"
 
@@ -51,19 +59,65 @@ def all_steps(run: Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in run.glob("step-*") if p.name[5:].isdigit() and seal.is_sealed(p))
 
 
-def save(run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str, keep: int) -> Path:
+def save(run: Path, state: State, weights: dict[str, Tensor], moments: dict[str, list[Tensor]], fingerprint: str, keep: int) -> Path:
     """Write a checkpoint, then drop all but the newest `keep`. Raises NoSpace; the older ones are still there then."""
     folder = folder_of(run, state.step)
     with seal.publish(folder) as partial:
-        write_weights(partial / "model.safetensors", model)
-        torch.save(optimizer.state_dict(), partial / "optim.pt")
+        write_weights(partial / "model.safetensors", weights)
+        torch.save(moments, partial / "optim.pt")
         (partial / "state.json").write_text(json.dumps({**asdict(state), "fingerprint": fingerprint}), encoding="utf-8")
     for step in all_steps(run)[:-keep]:
         shutil.rmtree(folder_of(run, step))
     return folder
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> State:
+class Saver:
+    """Saves the checkpoints of a run. Those of a net on a GPU are copied first, and written while the training goes on.
+
+    A context: when it ends, however it does, what was to be saved is on the disk, or NoSpace is raised.
+    """
+
+    def __init__(self, run: Path, model: nn.Module, optimizer: Adam, fingerprint: str, keep: int, told: Callable[[int, Path], None]):
+        self.run, self.model, self.optimizer, self.told = run, model, optimizer, told
+        self.named = {"fingerprint": fingerprint, "keep": keep}
+        self.thread = ThreadPoolExecutor(1, "checkpoint") if next(model.parameters()).is_cuda else None
+        self.writing: tuple[int, Future[Path]] | None = None
+
+    def save(self, state: State) -> None:
+        """Save where the training stands now; waits for the checkpoint before."""
+        self.wait()
+        weights, moments = self.model.state_dict(), self.optimizer.state_dict()
+        if not self.thread:
+            self.told(state.step, save(self.run, state, weights, moments, **self.named))
+            return
+        weights = {name: still(x) for name, x in weights.items()}
+        moments = {name: [still(x) for x in tensors] for name, tensors in moments.items()}
+        copied = torch.cuda.current_stream().record_event()
+
+        def write(state: State) -> Path:
+            copied.synchronize()
+            return save(self.run, state, weights, moments, **self.named)
+
+        self.writing = state.step, self.thread.submit(write, replace(state, unreported=dict(state.unreported)))
+
+    def wait(self) -> None:
+        """Until the last one is saved, and tell so."""
+        if self.writing:
+            (step, job), self.writing = self.writing, None
+            self.told(step, job.result())
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            if self.thread:
+                self.thread.shutdown()
+
+
+def restore(folder: Path, model: nn.Module, optimizer: Adam, fingerprint: str) -> State:
     """Load a checkpoint into `model` and `optimizer`. Raises StoreAltered, CheckpointMismatch."""
     seal.verify(folder, REMEDY)
     told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -79,7 +133,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fi
     return State(**told)
 
 
-def newest(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str) -> tuple[State, list[StoreError]]:
+def newest(run: Path, model: nn.Module, optimizer: Adam, fingerprint: str) -> tuple[State, list[StoreError]]:
     """Go on from the newest whole checkpoint, or from the beginning; damaged ones are returned as what they raised.
 
     Damaged ones are removed, so that they never count as one of the newest.

@@ -30,7 +30,7 @@ from snnseg.sections import Config
 from snnseg.training import checkpoint, forecast, optim
 from snnseg.training.checkpoint import State
 from snnseg.training.report import Numbers, Reporter
-from snnseg.training.step import Step
+from snnseg.training.step import Step, Taken
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,6 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
     epoch_steps = -(-len(data.train) // train.batch)
     steps = epoch_steps * train.epochs
 
-    def save() -> None:
-        report.saved(state.step, checkpoint.save(run, state, model, optimizer, fingerprint, train.keep))
-
     def stopped() -> Interrupted:
         return Interrupted(f"{run}: stopped after step {state.step} of {steps}, which is saved. The same command goes on from there.")
 
@@ -74,49 +71,57 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
             numbers |= evaluate.scores(found, data.test.about["classes"])
         report.numbers(state.step, numbers)
 
-    if state.unreported:
-        report.begin(state.step - 1, steps, train.epochs)
-        end_epoch()
-    else:
-        report.begin(state.step, steps, train.epochs)
+    with checkpoint.Saver(run, model, optimizer, fingerprint, train.keep, report.saved) as saver:
+        if state.unreported:
+            report.begin(state.step - 1, steps, train.epochs)
+            end_epoch()
+        else:
+            report.begin(state.step, steps, train.epochs)
 
-    while state.epoch < train.epochs:
-        epoch, order = state.epoch, epoch_order(len(data.train), train.seed, state.epoch)
-        counted = tally.begun(Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes), device)
-        drawn = (replace(augment.drawn(batch, train.seed, epoch), key_B=keys(batch.index_B, config, ("poisson", epoch)))
-                 for batch in batches(data.train, train.batch, order, start=state.batch))
-        given, pictures, seconds, clock = deque(), 0, 0.0, time.perf_counter()      # steps given to the device; done since the last line
-        with fed(drawn, device) as here:
-            for batch in here:
-                rate = optim.learning_rate(config.optim, state.step, steps, epoch, train.epochs)
-                optimizer.rate.fill_(rate)
-                with memory.shortage_named(config, "train.batch", train.batch, lambda: forecast.of(config, device.type)):
-                    given.append(update(batch, state))
-                    counted += given[-1].tally
-                    state.step, state.batch = state.step + 1, state.batch + 1
-                    epoch_ends, stopping = state.batch == epoch_steps, stop()
-                    tells = epoch_ends or stopping or state.step % train.log_every == 0
-                    saves = epoch_ends or stopping or state.step % train.checkpoint_every == 0
-                    while len(given) > (0 if tells or saves else update.behind):
-                        loss = given.popleft().loss()
-                        state.loss_sum += loss
-                elapsed = time.perf_counter() - clock
-                pictures, seconds, state.seconds = pictures + len(batch.index_B), seconds + elapsed, state.seconds + elapsed
-                if tells or saves:      # only then is the device asked what it counted
-                    total = tally.read(counted)
-                    numbers: Numbers = {"epoch": epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / state.batch,
-                                        "train/miou": 100 * total.miou(), "train/lr": rate, "train/samples_per_s": pictures / seconds}
-                if epoch_ends:      # saved first: validation takes long and may be what fails
-                    state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = epoch + 1, 0, 0.0, [], numbers
-                    save()
-                    end_epoch()
-                elif tells:
-                    report.numbers(state.step, numbers)
-                    pictures, seconds = 0, 0.0
-                if saves and not epoch_ends:
-                    state.confusion = total.matrix.tolist()
-                    save()
-                if stopping and state.step < steps:
-                    raise stopped()
-                clock = time.perf_counter()
+        while state.epoch < train.epochs:
+            epoch, order = state.epoch, epoch_order(len(data.train), train.seed, state.epoch)
+            counted = tally.begun(Confusion(np.array(state.confusion, np.int64)) if state.confusion else Confusion.empty(config.classes), device)
+            drawn = (replace(augment.drawn(batch, train.seed, epoch), key_B=keys(batch.index_B, config, ("poisson", epoch)))
+                     for batch in batches(data.train, train.batch, order, start=state.batch))
+            given: deque[tuple[Taken, int, float, bool]] = deque()      # steps that the device has: batches so far, rate, whether there is a line
+            pictures, seconds, clock = 0, 0.0, time.perf_counter()      # since the last line
+            with fed(drawn, device) as here:
+                for batch in here:
+                    rate = optim.learning_rate(config.optim, state.step, steps, epoch, train.epochs)
+                    optimizer.rate.fill_(rate)
+                    with memory.shortage_named(config, "train.batch", train.batch, lambda: forecast.of(config, device.type)):
+                        taken = update(batch, state)
+                        state.step, state.batch = state.step + 1, state.batch + 1
+                        epoch_ends, stopping = state.batch == epoch_steps, stop()
+                        tells = epoch_ends or stopping or state.step % train.log_every == 0
+                        saves = epoch_ends or stopping or state.step % train.checkpoint_every == 0
+                        taken.count(counted, kept=tells or saves)
+                        given.append((taken, state.batch, rate, tells))
+                        lines: list[tuple[int, Numbers]] = []
+                        while len(given) > (0 if saves else update.behind):     # of a step that is saved, all is known
+                            taken, done, rate, tells = given.popleft()
+                            loss = taken.loss()
+                            state.loss_sum += loss
+                            if tells:
+                                lines.append((state.step - state.batch + done, {
+                                    "epoch": epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / done,
+                                    "train/miou": 100 * tally.read(taken.counted).miou(), "train/lr": rate}))
+                    elapsed = time.perf_counter() - clock
+                    pictures, seconds, state.seconds = pictures + len(batch.index_B), seconds + elapsed, state.seconds + elapsed
+                    for step, numbers in lines:
+                        numbers["train/samples_per_s"] = pictures / seconds
+                        if not (epoch_ends and step == state.step):
+                            report.numbers(step, numbers)
+                    if lines:
+                        pictures, seconds = 0, 0.0
+                    if epoch_ends:      # saved first: validation takes long and may be what fails
+                        state.epoch, state.batch, state.loss_sum, state.confusion, state.unreported = epoch + 1, 0, 0.0, [], numbers
+                        saver.save(state)
+                        end_epoch()
+                    elif saves:
+                        state.confusion = tally.read(taken.counted).matrix.tolist()
+                        saver.save(state)
+                    if stopping and state.step < steps:
+                        raise stopped()
+                    clock = time.perf_counter()
     return model, state

@@ -18,7 +18,7 @@ from snnseg.errors import NotFinite
 from snnseg.evaluation import tally
 from snnseg.models import inputs
 from snnseg.sections import Config
-from snnseg.training.checkpoint import State
+from snnseg.training.checkpoint import State, still
 from snnseg.training.loss import cross_entropy
 from snnseg.training.optim import Adam
 
@@ -46,13 +46,22 @@ class Taken:
 
     def __init__(self, told: Told, batch: Batch, state: State):
         self.tally, self.index_B, self.at = told.tally, batch.index_B, (state.step, state.epoch)
-        self.told, self.end = told.loss_and_norm_2, None
-        if self.told.is_cuda:
-            self.told = torch.empty(2, pin_memory=True).copy_(self.told, non_blocking=True)
-            self.end = torch.cuda.current_stream(told.tally.device).record_event()
+        self.told, self.counted, self.end = still(told.loss_and_norm_2), None, None
+
+    def count(self, counted: Tensor, kept: bool) -> None:
+        """Add the tally to what was counted before, and keep what it is by then as `self.counted`."""
+        counted += self.tally
+        self.counted = still(counted) if kept else None
+        self._end()
+
+    def _end(self) -> None:
+        if self.tally.is_cuda:
+            self.end = torch.cuda.current_stream(self.tally.device).record_event()
 
     def loss(self) -> float:
         """Waits for the end of the step. Raises NotFinite where loss or gradients are; the update was not made then."""
+        if not self.end:
+            self._end()
         if self.end:
             self.end.synchronize()
         (loss, norm), (step, epoch) = self.told.tolist(), self.at
