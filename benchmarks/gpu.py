@@ -1,0 +1,129 @@
+"""The tables of docs/results/train_step_gpu.md: training steps on one GPU beside other libraries, and memory over time steps.
+
+    python -m benchmarks.gpu [--parts deeplab fcn direct large memory] [--dtype fp32 bf16] [--rounds N] [--out FOLDER]
+
+What the file in FOLDER has already of the same machine, and is not measured now, stays; so parts may be measured one by one.
+Writes train_step_gpu.json and train_step_gpu.md to FOLDER (data/bench).
+"""
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks import forms, frame, turns
+from benchmarks.forms import FORMS, Work
+from benchmarks.train_step import LAST, PLAIN, TURN
+from snnseg import config, seal, stage
+
+NAME = "train_step_gpu"
+FEW = [*PLAIN, LAST[0]]
+PARTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "deeplab": ("Spiking-DeepLab, T = 20, 16 pictures", {}, [*PLAIN, *LAST]),
+    "fcn": ("Spiking-FCN, T = 20, 16 pictures", {"net": "fcn"}, FEW),
+    "direct": ("Spiking-DeepLab, direct coding, T = 4, 16 pictures", {"coding": "direct", "timesteps": 4}, FEW),
+    "large": ("Spiking-DeepLab, T = 20, 64 pictures", {"batch": 64}, FEW),
+}
+USUAL = {"net": "deeplab", "coding": "signed_poisson", "timesteps": 20, "batch": 16}
+DTYPES = ["fp32", "bf16"]
+OVER = 5, 10, 20, 40, 80, 160       # time steps of the memory's part
+MEMORY = "Spiking-DeepLab, bf16, 16 pictures: peak memory over time steps"
+
+
+def work(dtype: str, **asked: Any) -> Work:
+    told = USUAL | asked
+    return Work("cuda", dtype, told["net"], "bntt", told["coding"], told["timesteps"], told["batch"], 64, 1.0, str(Path(config.PARAMS).absolute()))
+
+
+def peaks(timesteps: int) -> list[dict[str, Any]]:
+    """Peak memory with and without recomputation."""
+    asked, rows = work("bf16", timesteps=timesteps), []
+    with turns.workers(["snnseg", "snnseg recompute"], asked) as ready:
+        for name, worker in ready.items():
+            worker.ask(do="go", warm=5, steps=1)        # the capture included
+            rows.append({"part": "memory", "form": name, **asked.row, "peak_mib": worker.ask(do="peak")})
+    return rows
+
+
+def measured(part: str, dtype: str, rounds: int) -> list[dict[str, Any]]:
+    """The rows of a part in a dtype; of memory there are bf16's alone."""
+    if part == "memory":
+        if dtype != "bf16":
+            return []
+        with ThreadPoolExecutor(len(OVER)) as together:
+            return [row for rows in together.map(peaks, OVER) for row in rows]
+    _, asked, names = PARTS[part]
+    todo = work(dtype, **asked)
+    return [{"part": part, **row} for row in turns.timed(forms.measurable(names, todo), todo, rounds, **TURN["cuda"])]
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """A part's rows as lines of Markdown, and what follows from them."""
+    lines = ["| form | dtype | ms | pictures/s | peak MiB |", "|---|---|---:|---:|---:|"]
+    lines += [f"| {row['form']} | {row['dtype']} | {row['ms']:.2f} | {row['samples_per_s']:.0f} | {row['peak_mib']:.0f} |" for row in rows]
+
+    def fastest(kind: str, dtype: str, begins: str = "") -> float:
+        return min((row["ms"] for row in rows if FORMS[row["form"]].kind == kind and row["dtype"] == dtype and row["form"].startswith(begins)),
+                   default=math.nan)
+
+    own = {row["dtype"]: row["ms"] for row in rows if row["form"] == "snnseg"}
+    told = ["", f"| snnseg is so many times as fast as | {' | '.join(own)} |", "|---|" + "---:|" * len(own)]
+    for words, kind, begins in (("the fastest other library or loop", "peer", ""), ("the loop as the paper's, the faster layout", "peer", "paper"),
+                                ("the convolutions alone, the faster layout", "floor", "")):
+        told.append(f"| {words}, same dtype | " + " | ".join(f"{fastest(kind, dtype, begins) / own[dtype]:.2f}" for dtype in own) + " |")
+    every = min(fastest("peer", dtype) for dtype in own)
+    paper = fastest("peer", "fp32", "paper")
+    told.append("| the fastest other library or loop in any dtype | " + " | ".join(f"{every / ms:.2f}" for ms in own.values()) + " |")
+    told.append("| the loop as the paper's in fp32 (TF32) | " + " | ".join(f"{paper / ms:.2f}" for ms in own.values()) + " |")
+    return lines + told
+
+
+def over_time(rows: list[dict[str, Any]]) -> list[str]:
+    """Peak memory by time steps."""
+    names = list(dict.fromkeys(row["form"] for row in rows))
+    peak = {(row["form"], row["timesteps"]): row["peak_mib"] for row in rows}
+    lines = [f"| T | {' | '.join(names)} |", "|---:|" + "---:|" * len(names)]
+    return lines + [f"| {T} | " + " | ".join(f"{peak[name, T]:.0f} MiB" for name in names) + " |" for T in sorted({row["timesteps"] for row in rows})]
+
+
+def page(found: dict[str, Any]) -> str:
+    """The file in Markdown."""
+    lines = ["# A training step on one GPU", "", f"{frame.told(found['machine'])}. Pictures of 64 x 64, BNTT, full width, Adam; a step is coding, forward, "
+             "loss, backward and update. fp32 is true fp32 for snnseg and TF32 for the others; bf16 is autocast. Medians of turns; every form in a process of "
+             "its own. Made by `python -m benchmarks.gpu`; the figures of each turn are in train_step_gpu.json."]
+    for part, (title, *_) in PARTS.items():
+        if rows := [row for row in found["rows"] if row["part"] == part]:
+            lines += ["", f"## {title}", "", *table(rows)]
+    if rows := [row for row in found["rows"] if row["part"] == "memory"]:
+        lines += ["", f"## {MEMORY}", "", *over_time(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--parts", nargs="+", choices=[*PARTS, "memory"], default=[*PARTS, "memory"])
+    arguments.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
+    arguments.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each form")
+    arguments.add_argument("--out", type=Path, default=frame.root() / "data" / "bench", metavar="FOLDER")
+    asked = arguments.parse_args()
+    forms.checked_device("cuda")
+    file, machine = asked.out / f"{NAME}.json", frame.machine("cuda")
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    rows = before.get("rows", []) if before.get("machine") == machine else []
+    for part, dtype in itertools.product(asked.parts, asked.dtype):
+        rows = [row for row in rows if (row["part"], row["dtype"]) != (part, dtype)] + measured(part, dtype, asked.rounds)
+        rows.sort(key=lambda row: ([*PARTS, "memory"].index(row["part"]), DTYPES.index(row["dtype"])))
+        found = {"machine": machine, "command": "python -m benchmarks.gpu", "rows": rows}
+        seal.write_file(file, json.dumps(found, indent=1) + "\n")       # after each: the next may be cut short
+        seal.write_file(file.with_suffix(".md"), page(found))
+        print(f"{part}, {dtype}: measured", file=sys.stderr)
+    print(page(found))
+
+
+if __name__ == "__main__":
+    stage.run(main)
