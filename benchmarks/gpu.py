@@ -36,6 +36,7 @@ MEMORY = "Spiking-DeepLab, bf16, 16 pictures: peak memory over time steps"
 
 
 def work(dtype: str, **asked: Any) -> Work:
+    """What is timed: the usual step with the numbers asked for."""
     told = USUAL | asked
     return Work("cuda", dtype, told["net"], "bntt", told["coding"], told["timesteps"], told["batch"], 64, 1.0, str(Path(config.PARAMS).absolute()))
 
