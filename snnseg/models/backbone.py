@@ -82,7 +82,7 @@ class Analog:
         return nn.Identity()
 
     def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: nn.Module, x: Tensor | Coded, pooled: bool, of_spikes: bool) -> Tensor:
-        return F.relu(norm(exact(unit.plain(whole(x), conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
+        return F.relu(norm(exact(unit.analog(whole(x), conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
 
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
         return folded(conv, x_TBCHW)

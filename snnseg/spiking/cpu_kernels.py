@@ -28,14 +28,14 @@ ADDRESSES = "y g out partial statistics tables neuron gamma beta mean var leak t
 
 
 @functools.cache
-def record(stored: type) -> type[ctypes.Structure]:
+def record(stored: type, numbers: str = NUMBERS, addresses: str = ADDRESSES) -> type[ctypes.Structure]:
     """What all threads of a pass share: the counter of tasks, numbers, addresses (0: there is none), and `like`, what y is stored as.
 
     `*_apart` values lie between two rows or steps of what is named, 0 where they are one. What numba keeps on disk it takes for
     fresh as long as the file of the loop itself is the same; so a field names the state of this file.
     """
     state = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    fields = [("taken", ctypes.c_int64), *((name, ctypes.c_int64) for name in f"{NUMBERS} {ADDRESSES}".split()),
+    fields = [("taken", ctypes.c_int64), *((name, ctypes.c_int64) for name in f"{numbers} {addresses}".split()),
               ("eps", ctypes.c_float), ("slope", ctypes.c_float), ("like", stored), (f"of_{state}", ctypes.c_uint8)]
     return type("Work", (ctypes.Structure,), {"_fields_": fields})
 

@@ -1,7 +1,7 @@
 """The average pool before a convolution: 3x3, stride 2, padding 1 counted in; what leaves it is no longer binary.
 
 As plain functions of tensors [N, C, H, W], channels last, forward and backward; from spikes kept as bits, too. torch's operators
-are the plain form and the oracle of `pooling_triton`; on a CPU they are fast enough.
+are the plain form and the oracle of `pooling_cpu` and `pooling_triton`.
 """
 from __future__ import annotations
 
@@ -46,11 +46,18 @@ def backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def _compiled(values: Tensor, dtype: torch.dtype | None = None) -> ModuleType | None:
-    """The kernels for a GPU, imported where they are used; None where there is none, or where Triton is not installed."""
-    if values.device.type != "cuda" or (dtype or values.dtype) not in (torch.float32, torch.bfloat16):
+    """The compiled loops or kernels, imported where they are used; None where there are none, or where what they need is not installed."""
+    if (dtype or values.dtype) not in (torch.float32, torch.bfloat16):
         return None
     try:
-        from snnseg.spiking import pooling_triton
+        if values.device.type == "cpu":
+            from snnseg.spiking import pooling_cpu
+
+            return pooling_cpu
+        if values.device.type == "cuda":
+            from snnseg.spiking import pooling_triton
+
+            return pooling_triton
     except ImportError:
         return None
-    return pooling_triton
+    return None

@@ -78,9 +78,23 @@ def _convolved(x: Tensor | Packed, wiring: Wiring) -> Tensor:
     return pooling.forward(x_NCHW) if wiring.pooled else x_NCHW
 
 
-def _currents(x_NCHW: Tensor, weight: Tensor, wiring: Wiring, steps: int, pictures: int) -> Tensor:
-    """y_TBCHW in rows, an expanded view where x is of one step."""
-    y_NCHW = convolution.forward(x_NCHW, weight.to(x_NCHW.dtype), wiring.dilation)
+def _gathering(x: Packed | None, weight: Tensor, wiring: Wiring) -> ModuleType | None:
+    """The loops that go from spike to spike, where they know the layer and win."""
+    if x is None or wiring.pooled or x.bits.device.type != "cpu":
+        return None
+    try:
+        from snnseg.spiking import gathered_cpu
+    except ImportError:
+        return None
+    return gathered_cpu if gathered_cpu.wins(x, weight) else None
+
+
+def _currents(x: Tensor | Packed, weight: Tensor, wiring: Wiring, steps: int, pictures: int) -> Tensor:
+    """y_TBCHW in rows, an expanded view where x is of one step: x_NCHW, or spikes that `_gathering` takes."""
+    if isinstance(x, Packed):
+        y_NCHW = _gathering(x, weight, wiring).forward(x, weight, wiring.dilation)
+    else:
+        y_NCHW = convolution.forward(x, weight.to(x.dtype), wiring.dilation)
     y_TBCHW = in_rows(y_NCHW.unflatten(0, (-1, pictures)))
     return y_TBCHW.expand(steps, *y_TBCHW.shape[1:])
 
@@ -109,29 +123,30 @@ def _coded_currents(x: Coded, weight: Tensor, wiring: Wiring, dtype: torch.dtype
 
 
 def _forward(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType,
-             dtype: torch.dtype) -> tuple[Tensor | Coded, Tensor, Fired, NamedTuple]:
-    """x as it was taken, y, what comes out, and what the way keeps of it."""
+             dtype: torch.dtype) -> tuple[Tensor | Packed | Coded, Tensor, Fired, NamedTuple]:
+    """x as it is kept, y, what comes out, and what the way keeps of it."""
     if isinstance(x, Tensor):
-        x = in_rows(x.to(dtype))
-        y_TBCHW = _currents(_convolved(x, wiring), weight, wiring, *x.shape[:2])
+        taken = x = in_rows(x[:1].to(dtype).expand_as(x) if _once(x) else x.to(dtype))
+        if wiring.of_spikes:
+            taken = bits.pack(x[:1] if _once(x) else x)
+        packed = taken if wiring.of_spikes else None
+        seen = packed if _gathering(packed, weight, wiring) else _convolved(packed if wiring.pooled and packed else x, wiring)
+        y_TBCHW = _currents(seen, weight, wiring, *x.shape[:2])
     else:
-        y_TBCHW = _coded_currents(x, weight, wiring, dtype)
-    return x, y_TBCHW, *way.fire(y_TBCHW, normal, neuron)
+        taken, y_TBCHW = x, _coded_currents(x, weight, wiring, dtype)
+    return taken, y_TBCHW, *way.fire(y_TBCHW, normal, neuron)
 
 
 class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, gamma_TC, beta_TC, leak, threshold, wiring: Wiring, normal: Normal | None, neuron: LIF, way: ModuleType, dtype):
-        ctx.shape, ctx.packed, ctx.coded, ctx.once = x.shape, None, None, False
+        ctx.shape, ctx.packed, ctx.coded, ctx.once = x.shape, None, None, isinstance(x, Tensor) and _once(x)
         with torch.autocast(weight.device.type, enabled=False):
             kept_x, y_TBCHW, fired, kept = _forward(x, weight, wiring, normal, neuron, way, dtype)
-            if not isinstance(kept_x, Tensor):
+            if isinstance(kept_x, Packed):
+                kept_x, ctx.packed = kept_x.bits, kept_x._replace(bits=None)
+            elif not isinstance(kept_x, Tensor):
                 ctx.coded, kept_x = kept_x, None
-            else:
-                ctx.once = _once(kept_x)
-                if wiring.of_spikes:
-                    packed = bits.pack(kept_x[:1] if ctx.once else kept_x)
-                    kept_x, ctx.packed = packed.bits, packed._replace(bits=None)
         ctx.save_for_backward(kept_x, weight, None if wiring.recompute else y_TBCHW, *kept)
         ctx.kept, ctx.how, ctx.likes = type(kept), (wiring, normal, neuron, way, dtype), (gamma_TC, beta_TC, leak, threshold)
         if fired.mean_TC is not None:
@@ -144,9 +159,11 @@ class _Unit(torch.autograd.Function):
         x, weight, y_TBCHW, *kept = ctx.saved_tensors
         wiring, normal, neuron, way, dtype = ctx.how
         T, B, _, height, width = ctx.shape
-        x_NCHW = None if ctx.coded else _convolved(ctx.packed._replace(bits=x) if ctx.packed else x, wiring)
+        packed = ctx.packed._replace(bits=x) if ctx.packed else None
+        gathering = _gathering(packed, weight, wiring)
+        seen = None if ctx.coded else packed if gathering else _convolved(packed or x, wiring)
         if y_TBCHW is None:
-            y_TBCHW = _coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else _currents(x_NCHW, weight, wiring, T, B)
+            y_TBCHW = _coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else _currents(seen, weight, wiring, T, B)
         gradients = way.unwind(y_TBCHW, ctx.kept(*kept), normal, neuron, g_TBCHW, any(ctx.needs_input_grad[4:6]), over=True)
         torch.autograd.graph.increment_version(y_TBCHW)     # a second walk back through this graph is then an error of torch's
         of_norm_and_neuron = ways.handed_back(gradients._replace(y_TBCHW=None), ctx.likes, ctx.needs_input_grad[2:6])
@@ -158,11 +175,43 @@ class _Unit(torch.autograd.Function):
         else:
             gy_NCHW = in_rows(gy_TBCHW).permute(0, 1, 3, 4, 2).sum(0).permute(0, 3, 1, 2) if ctx.once else gy_TBCHW.flatten(0, 1)
             del gy_TBCHW
-            gx, gw = convolution.backward(gy_NCHW, x_NCHW, w, wiring.dilation, ctx.needs_input_grad[0])
+            if gathering:
+                gx = convolution.backward_to_x(gy_NCHW, w, wiring.dilation) if ctx.needs_input_grad[0] else None
+                gw = gathering.of_weight(packed, gy_NCHW, weight, wiring.dilation)
+            else:
+                gx, gw = convolution.backward(gy_NCHW, seen, w, wiring.dilation, ctx.needs_input_grad[0])
         if gx is not None:
             gx = (pooling.backward(gx, height, width) if wiring.pooled else gx).unflatten(0, (-1, B))
             gx = gx.expand(ctx.shape) / T if ctx.once else gx       # the view that made x one at all steps adds them up again
         return (gx, gw.to(weight.dtype), *of_norm_and_neuron, *[None] * 5)
+
+
+class _Analog(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_NCHW, weight, wiring: Wiring):
+        ctx.wiring, ctx.size = wiring, x_NCHW.shape[-2:]
+        with torch.autocast(x_NCHW.device.type, enabled=False):
+            x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+            seen = pooling.forward(x_NCHW) if wiring.pooled else x_NCHW
+            ctx.save_for_backward(seen, weight)
+            return convolution.forward(seen, weight.to(seen.dtype), wiring.dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_NOHW):
+        seen, weight = ctx.saved_tensors
+        g_NOHW = g_NOHW.contiguous(memory_format=torch.channels_last)
+        gx, gw = convolution.backward(g_NOHW, seen, weight.to(seen.dtype), ctx.wiring.dilation, ctx.needs_input_grad[0])
+        if gx is not None and ctx.wiring.pooled:
+            gx = pooling.backward(gx, *ctx.size)
+        return gx, gw.to(weight.dtype), None
+
+
+def analog(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> Tensor:
+    """`plain` with this room's pool and dilated convolution, for what is no spikes."""
+    device = x_TBCHW.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TBCHW.dtype
+    return _Analog.apply(x_TBCHW.flatten(0, 1).to(dtype), weight, wiring).unflatten(0, x_TBCHW.shape[:2])
 
 
 class Tap(torch.autograd.Function):
