@@ -80,7 +80,6 @@ def main() -> None:
     if asked.quick:
         asked.pictures, asked.epochs = [320, 64], 1
     memory.keep_freed()
-    torch.backends.cudnn.allow_tf32 = False
     machine, rows = frame.machine(asked.device), []
     with tempfile.TemporaryDirectory() as scratch:
         root = asked.root.absolute() if asked.root else Path(scratch)

@@ -70,7 +70,6 @@ class Clock:
 def measure(work: Work, pictures: list[int]) -> dict[str, Any]:
     """A row: rates of an epoch and of the bare step."""
     memory.keep_freed()
-    torch.backends.cudnn.allow_tf32 = False
     device = torch.device(work.device)
     with tempfile.TemporaryDirectory() as folder:
         asked = numbers(work, pictures, Path(folder))

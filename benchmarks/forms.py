@@ -59,7 +59,7 @@ class Ready(NamedTuple):
 
 
 class Form(NamedTuple):
-    """A form by its kind (ours, peer or floor), what makes it ready, and the packages it needs beside snnseg's."""
+    """A form by its kind (ours, peer, published or floor), what makes it ready, and the packages it needs beside snnseg's."""
 
     kind: str
     ready: Callable[[Work], Ready]
@@ -115,7 +115,6 @@ def ours(work: Work, *changes: str) -> Ready:
     from snnseg.training.step import Step
 
     memory.keep_freed()
-    torch.backends.cudnn.allow_tf32 = False         # as a training has it
     asked, device = numbers(work, *changes), torch.device(work.device)
     model = zoo.build(asked).to(device).train()
     update = Step(model, optim.build(asked.optim, model), asked, device)
@@ -130,8 +129,9 @@ def ours(work: Work, *changes: str) -> Ready:
     return Ready(steps().__next__, model, _forward(model, work))
 
 
-def another(work: Work, style: str, channels_last: bool = False) -> Ready:
+def another(work: Work, style: str, channels_last: bool = False, cudnn: bool = True) -> Ready:
     """The step around a net in another style, with TF32 on a GPU, and torch's fastest Adam."""
+    torch.backends.cudnn.enabled = cudnn
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     model = styles.build(style, work.net, CLASSES, work.width, work.norm, work.timesteps).to(work.device).train()
     normal_BCHW = normal_pictures(work)
@@ -170,8 +170,10 @@ _FLOOR = Form("floor", floor)
 FORMS = {
     "snnseg": Form("ours", lambda work: ours(work, "train.kernels=auto")),
     "snnseg reference": Form("ours", lambda work: ours(work, "train.kernels=reference")),
+    "snnseg tf32": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.precision=tf32"), devices=("cuda",)),
     "snnseg recompute": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.recompute=true")),
     "paper": _PAPER, "paper channels_last": _last(_PAPER),
+    "paper without cuDNN": Form("published", partial(another, style="paper", cudnn=False), devices=("cuda",)),      # as the authors' train.py has it
     "spikingjelly": _JELLY, "spikingjelly channels_last": _last(_JELLY),
     "snntorch": _TORCH, "snntorch channels_last": _last(_TORCH),
     "floor": _FLOOR, "floor channels_last": _last(_FLOOR),
@@ -192,7 +194,9 @@ def measurable(names: list[str], work: Work) -> list[str]:
 
 
 def _accepted(name: str, work: Work) -> bool:
-    """Recomputing is left out where snnseg has no such number."""
+    """TF32 is a form of fp32 alone; recomputing is left out where snnseg has no such number."""
+    if name == "snnseg tf32":
+        return work.dtype == "fp32"
     if name != "snnseg recompute":
         return True
     try:

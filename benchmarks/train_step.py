@@ -21,7 +21,7 @@ from snnseg.errors import UsageError
 PLAIN = ["snnseg", "snnseg reference", "paper", "spikingjelly", "snntorch", "floor", "floor channels_last"]
 LAST = ["spikingjelly channels_last", "paper channels_last", "snntorch channels_last"]      # on a processor only the first is ever faster so
 USUAL = {"cpu": {"timesteps": [4, 20], "batch": 2, "rounds": 5, "forms": PLAIN + LAST[:1]},
-         "cuda": {"timesteps": [20], "batch": 16, "rounds": 7, "forms": PLAIN + LAST}}
+         "cuda": {"timesteps": [20], "batch": 16, "rounds": 7, "forms": [*PLAIN, "snnseg tf32", "paper without cuDNN", *LAST]}}
 QUICK = {"timesteps": [4], "batch": 2, "rounds": 3, "size": 32, "width": 0.25, "forms": PLAIN}
 TURN = {"cpu": {"steps": 2, "warm": 0}, "cuda": {"steps": 10, "warm": 2}}
 

@@ -171,7 +171,7 @@ class Train(Section):
     epochs: Count
     batch: Count
     seed: Seed
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
     graph: bool                                 # on a GPU, capture a step once and replay it
     recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time

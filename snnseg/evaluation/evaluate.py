@@ -13,6 +13,7 @@ from snnseg.data.loader import Batch, batches
 from snnseg.data.store import Split
 from snnseg.evaluation import tally
 from snnseg.evaluation.confusion import Confusion
+from snnseg.models import zoo
 from snnseg.models.feed import fed
 from snnseg.models.inputs import keys, source
 from snnseg.sections import Config
@@ -33,6 +34,7 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
     Raises OutOfMemory.
     """
     training = model.training
+    zoo.compute_in(config.train.precision)
     ready = _ready(model, norm)
     try:
         drawn = (replace(batch, key_B=keys(batch.index_B, config, ("evaluate", 0))) for batch in batches(split, config.evaluate.batch))

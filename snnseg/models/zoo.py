@@ -37,6 +37,11 @@ def way(config: Config, device: torch.device) -> str:
         raise ConfigError(f"train.kernels: {e}. Set train.kernels to auto, which takes the fastest way that can.") from e
 
 
+def compute_in(precision: str) -> None:
+    """Have a GPU multiply in the config's precision from here on; torch's own convolutions would take TF32 for float32 unasked."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
 def build(config: Config) -> nn.Module:
     """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):

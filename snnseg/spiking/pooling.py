@@ -17,7 +17,8 @@ from snnseg.spiking.bits import Packed
 
 def plain(x_NCHW: Tensor) -> Tensor:
     """[N, C, (H + 1) // 2, (W + 1) // 2]."""
-    return F.avg_pool2d(x_NCHW, 3, 2, 1)
+    # torch's gradient of a padded pool is wrong on a GPU where channels are innermost (pytorch issue 188344)
+    return F.avg_pool2d(x_NCHW.contiguous() if x_NCHW.is_cuda else x_NCHW, 3, 2, 1)
 
 
 def plain_backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:

@@ -101,7 +101,6 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     """
     memory.keep_freed()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.allow_tf32 = False         # fp32 means fp32; bf16 is the fast setting
     way = zoo.way(config, device) if config.spiking else None
     data = loaded(config)
     fingerprint = config.fingerprint(data.digest, code_digest())

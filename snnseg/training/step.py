@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snnseg.data.loader import Batch
 from snnseg.errors import NotFinite
 from snnseg.evaluation import tally
-from snnseg.models import inputs
+from snnseg.models import inputs, zoo
 from snnseg.sections import Config
 from snnseg.training.checkpoint import State, still
 from snnseg.training.loss import cross_entropy
@@ -82,6 +82,7 @@ class Step:
 
     def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device):
         self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
+        zoo.compute_in(config.train.precision)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.behind = 1 if self.stream else 0
         self.captures = config.train.graph and self.stream is not None
