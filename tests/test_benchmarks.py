@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import forms, frame, kept, nets, scan, styles, train_step, turns
+from benchmarks import forms, frame, gather, kept, nets, scan, styles, train_step, turns
 from benchmarks.forms import FORMS, Work
 from snnseg.errors import UsageError
 from snnseg.models import zoo
@@ -160,6 +160,15 @@ def test_a_form_that_ends_is_one_line_and_the_others_go_on(monkeypatch, capsys):
     monkeypatch.setattr(turns.Worker, "ask", killed)
     assert [row["form"] for row in turns.timed(["paper", "floor"], WORK, 2, 1, 0)] == ["floor"]
     assert capsys.readouterr().err.splitlines() == ["paper: its process ended with exit code -9, its row is left out."]
+
+
+def test_gather_tells_where_spikes_win(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["gather", "--size", "32", "--width", "0.5", "--rates", "0.2", "--pictures", "1", "--rounds", "1", "--dtype", "fp32"])
+    gather.main()
+    rows = json.loads((project / "data" / "bench" / "gather.json").read_text())["rows"]
+    assert [(row["channels"], row["out"], row["dilation"]) for row in rows] == [(32, 32, 1), (64, 64, 1), (128, 128, 2), (128, 512, 12)]
+    assert all(row[f"{part}_ms"] > 0 for row in rows for part in ("forward", "forward_dense", "weight", "weight_dense")) and "wins below" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["train_step", "memory", "scan"])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WORTH = 0.5         # share of multiplications inside the map below which products win (python -m benchmarks.scan --dilated)
+WORTH = 0.5         # share of multiplications inside the map below which products win
 
 
 def inside(height: int, width: int, kernel: int, dilation: int) -> float:
