@@ -264,6 +264,37 @@ def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option(
 
 
 @app.command()
+def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+           set: Set = None, params: Params = PARAMS) -> None:
+    """Count a trained net's spikes and energy on test pictures.
+
+    Three ways side by side: the paper's proxy (eqs. 8 to 12), exact operations, and these with the bytes that move. All numbers are
+    those it was trained with, but for the section energy. With --set or --model the counts are shown only; without, they also become
+    energy.json, energy.csv and spikes.csv in data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg energy voc/spiking_fcn
+      snnseg energy mnist_cifar/ann_fcn --set energy.rival_timesteps=20
+    """
+    from snnseg import config as configs
+    from snnseg.errors import UsageError
+
+    numbers = configs.load(params, _experiment(params, experiment), set or [])
+    if others := [text for text in set or [] if not text.strip().startswith(("energy.", "evaluate.batch"))]:
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only energy.* can be set here; train it anew for others.")
+    from snnseg import tracking
+    from snnseg.report import energy as counting
+
+    if set or model:
+        found = counting.measure((model or numbers.model_folder).absolute(), numbers)
+    else:
+        found = counting.write(numbers)
+        tracking.log_energy(numbers, found.summary, found.about)
+    print(counting.lines(found.summary))
+
+
+@app.command()
 def track(set: Set = None, params: Params = PARAMS) -> None:
     """Send to MLflow what it lacks of all runs and results.
 

@@ -25,6 +25,7 @@ CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Number = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+Bits = Annotated[int, Field(ge=1, le=32)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -191,6 +192,24 @@ class Evaluate(Section):
     pictures: Annotated[int, Field(ge=1, le=64)]
 
 
+class Energy(Section):
+    """What an operation and a byte cost, in pJ, and over how many test pictures a net is counted."""
+
+    pictures: Count
+    multiply_pj: Annotated[Number, Field(ge=0)]     # of 32-bit floats at 45 nm: with add_pj a MAC is 4.6 (table 5)
+    add_pj: Annotated[Number, Field(ge=0)]
+    weight_bits: Bits
+    activation_bits: Bits                       # of an ANN's values between layers
+    pooled_bits: Bits                           # of a spiking net's pooled spikes; 4 would do for their ten counts
+    fold_norm: bool                             # norms of the same numbers at each step go into the weights
+    weight_byte_pj: Annotated[Number, Field(ge=0)]
+    state_byte_pj: Annotated[Number, Field(ge=0)]       # of a membrane potential
+    activation_byte_pj: Annotated[Number, Field(ge=0)]
+    weights_held: bool                          # a weight is read once a picture, not at each step
+    rival_timesteps: Annotated[int, Field(ge=1, le=10_000)]     # an ANN is counted quantised to match a spiking net of so many steps, too
+    saturated: Share                            # a channel that fires this often is called saturated
+
+
 class Cluster(Section):
     """Where stores are written when one machine is not enough."""
 
@@ -213,6 +232,7 @@ class Sections(Section):
     optim: Optim
     train: Train
     evaluate: Evaluate
+    energy: Energy
     cluster: Cluster
     track: Track
 

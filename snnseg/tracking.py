@@ -146,13 +146,27 @@ def _named(metrics: dict[str, Any]) -> Numbers:
 
 def log_result(config: Config, metrics: dict[str, Any], about: dict[str, Any]) -> None:
     """Add an evaluation's numbers and files to the MLflow run of its training; a failure is a warning."""
+    if config.track.mlflow:
+        _log(config, _named(metrics), about, ("pictures.png", "metrics.json", "classes.csv"))
+
+
+def log_energy(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add spike rates and energy, likewise."""
     if not config.track.mlflow:
         return
+    fired = summary["spikes"] or {"of_layers": {}}
+    rates = {f"spikes/rate/{layer}": rate for layer, rate in fired["of_layers"].items()}
+    if rates:
+        rates["spikes/rate"] = fired["a_neuron_and_step"]
+    _log(config, {f"energy/{way}_mj": mj for way, mj in summary["energy_mj"].items()} | rates, about, ("energy.json", "energy.csv", "spikes.csv"))
+
+
+def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
     try:
         client, run = find_or_create(config, about)
         known = client.get_run(run).data.metrics
-        _send(client, run, [{"step": about["steps"], **{k: v for k, v in _named(metrics).items() if known.get(k) != v}}])
-        for name in ("pictures.png", "metrics.json", "classes.csv"):
+        _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+        for name in files:
             client.log_artifact(run, str(config.result_folder / name))
         client.set_terminated(run, "FINISHED")
     except Exception as e:      # as above: the scores are on the disk, and stay there
@@ -173,6 +187,9 @@ def replay(configs: list[Config]) -> list[str]:
         done.append(path.parent.name)
     for config in configs:
         if (config.result_folder / "metrics.json").is_file():
-            log_result(config, *(json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json")))
+            metrics, about = (json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json"))
+            log_result(config, metrics, about)
+            if (energy := config.result_folder / "energy.json").is_file():
+                log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
             done.append(config.name)
     return done

@@ -14,7 +14,7 @@ from snnseg.errors import StoreMissing
 from snnseg.report import pictures
 
 COLUMNS = ("benchmark experiment dataset protocol source model coding timesteps leak threshold reset norm width epochs seed train_samples test_samples "
-           "miou background_miou iou_per_class seconds device commit").split()
+           "miou background_miou iou_per_class spike_rate proxy_mj exact_mj memory_mj seconds device commit").split()
 SHOWN = 5       # samples of each benchmark on the sheet
 
 
@@ -27,7 +27,16 @@ def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
     return out.getvalue()
 
 
-def row(metrics: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+def spent(energy: dict[str, Any] | None) -> dict[str, str]:
+    """Spikes a neuron and step, and mJ a picture by the three ways of counting; `not run` where they were not counted."""
+    if energy is None:
+        return dict.fromkeys(("spike_rate", "proxy_mj", "exact_mj", "memory_mj"), "not run")
+    rate, mj = energy["spikes"], energy["energy_mj"]
+    return {"spike_rate": "-" if rate is None else f"{rate['a_neuron_and_step']:.4f}", "proxy_mj": f"{mj['proxy']:.5f}", "exact_mj": f"{mj['exact']:.5f}",
+            "memory_mj": f"{mj['with_memory']:.5f}"}
+
+
+def row(metrics: dict[str, Any], about: dict[str, Any], energy: dict[str, Any] | None = None) -> dict[str, Any]:
     """One line of results.csv from an experiment's files. mIoU in per cent; what an ANN does not have is `-`."""
     config = about["config"]
     trained, norm = config["encode"]["timesteps"], config["model"]["norm"]
@@ -44,7 +53,7 @@ def row(metrics: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         "benchmark": metrics["benchmark"], "experiment": metrics["experiment"], "dataset": dataset(about), "protocol": metrics["protocol"],
         "source": config["data"]["source"], "model": config["model"]["name"], **neuron, "width": config["model"]["width"],
         "epochs": config["train"]["epochs"], "seed": config["train"]["seed"],
-        "miou": f"{metrics['miou']:.2f}", "background_miou": f"{metrics['background_miou']:.2f}", "iou_per_class": iou,
+        "miou": f"{metrics['miou']:.2f}", "background_miou": f"{metrics['background_miou']:.2f}", "iou_per_class": iou, **spent(energy),
         **{k: about[k] for k in ("train_samples", "test_samples", "seconds", "device", "commit")},
     }
 
@@ -58,7 +67,7 @@ def dataset(about: dict[str, Any]) -> str:
 def lines(rows: list[dict[str, Any]]) -> str:
     """The rows for a person."""
     return "\n".join(f"{r['experiment']:16} {r['dataset']:32} {r['protocol']:14} mIoU {r['miou']:>6}  (all background {r['background_miou']})"
-                     for r in rows)
+                     f"  mJ: {r['exact_mj']} exact, {r['proxy_mj']} by the paper's proxy" for r in rows)
 
 
 def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
@@ -75,7 +84,8 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
         if not all((folder / file).is_file() for file in ("metrics.json", "about.json", "pictures.npz")):
             raise StoreMissing(folder, "not evaluated yet", f"Run dvc repro, or snnseg evaluate {name}")
         metrics, about = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("metrics.json", "about.json"))
-        rows.append(row(metrics, about))
+        counted = folder / "energy.json"
+        rows.append(row(metrics, about, json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else None))
         palette = about["palette"]
         with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
             # other time steps of events end with other frames: these have their own input and truth
