@@ -114,8 +114,8 @@ def ours(work: Work, *changes: str) -> Ready:
     from snnseg.training.checkpoint import State
     from snnseg.training.step import Step
 
-    memory.keep_freed()
     asked, device = numbers(work, *changes), torch.device(work.device)
+    (memory.give_back if asked.train.recompute else memory.keep_freed)()        # as a training has it
     model = zoo.build(asked).to(device).train()
     update = Step(model, optim.build(asked.optim, model), asked, device)
     index_B, there = np.arange(work.batch), pictures(work)

@@ -188,13 +188,13 @@ class _Unit(torch.autograd.Function):
 
 class _Analog(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_NCHW, weight, wiring: Wiring):
-        ctx.wiring, ctx.size = wiring, x_NCHW.shape[-2:]
+    def forward(ctx, x_NCHW, weight, wiring: Wiring, dtype: torch.dtype):
+        ctx.wiring, ctx.like = wiring, x_NCHW[:0]
         with torch.autocast(x_NCHW.device.type, enabled=False):
             x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
-            seen = pooling.forward(x_NCHW) if wiring.pooled else x_NCHW
+            seen = (pooling.forward(x_NCHW) if wiring.pooled else x_NCHW).to(dtype)
             ctx.save_for_backward(seen, weight)
-            return convolution.forward(seen, weight.to(seen.dtype), wiring.dilation)
+            return convolution.forward(seen, weight.to(dtype), wiring.dilation)
 
     @staticmethod
     @once_differentiable
@@ -202,16 +202,17 @@ class _Analog(torch.autograd.Function):
         seen, weight = ctx.saved_tensors
         g_NOHW = g_NOHW.contiguous(memory_format=torch.channels_last)
         gx, gw = convolution.backward(g_NOHW, seen, weight.to(seen.dtype), ctx.wiring.dilation, ctx.needs_input_grad[0])
-        if gx is not None and ctx.wiring.pooled:
-            gx = pooling.backward(gx, *ctx.size)
-        return gx, gw.to(weight.dtype), None
+        if gx is not None:
+            gx = gx.to(ctx.like.dtype)
+            gx = pooling.backward(gx, *ctx.like.shape[-2:]) if ctx.wiring.pooled else gx
+        return gx, gw.to(weight.dtype), None, None
 
 
 def analog(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> Tensor:
-    """`plain` with this room's pool and dilated convolution, for what is no spikes."""
+    """`plain` with this room's pool and dilated convolution, for what is no spikes. Under autocast the convolution alone is in its dtype."""
     device = x_TBCHW.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TBCHW.dtype
-    return _Analog.apply(x_TBCHW.flatten(0, 1).to(dtype), weight, wiring).unflatten(0, x_TBCHW.shape[:2])
+    return _Analog.apply(x_TBCHW.flatten(0, 1), weight, wiring, dtype).unflatten(0, x_TBCHW.shape[:2])
 
 
 class Tap(torch.autograd.Function):

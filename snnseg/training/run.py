@@ -99,7 +99,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     A run that is finished is left as it is. Raises ConfigError where `train.kernels` cannot be had here, StoreError and its kin
     for the store, Busy, NotFinite, OutOfMemory, NoSpace, Interrupted.
     """
-    memory.keep_freed()
+    (memory.give_back if config.train.recompute else memory.keep_freed)()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     way = zoo.way(config, device) if config.spiking else None
     data = loaded(config)
