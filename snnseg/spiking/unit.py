@@ -189,7 +189,7 @@ class _Unit(torch.autograd.Function):
 class _Analog(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_NCHW, weight, wiring: Wiring, dtype: torch.dtype):
-        ctx.wiring, ctx.like = wiring, x_NCHW[:0]
+        ctx.wiring, ctx.size, ctx.dtype = wiring, x_NCHW.shape[-2:], x_NCHW.dtype
         with torch.autocast(x_NCHW.device.type, enabled=False):
             x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
             seen = (pooling.forward(x_NCHW) if wiring.pooled else x_NCHW).to(dtype)
@@ -203,8 +203,8 @@ class _Analog(torch.autograd.Function):
         g_NOHW = g_NOHW.contiguous(memory_format=torch.channels_last)
         gx, gw = convolution.backward(g_NOHW, seen, weight.to(seen.dtype), ctx.wiring.dilation, ctx.needs_input_grad[0])
         if gx is not None:
-            gx = gx.to(ctx.like.dtype)
-            gx = pooling.backward(gx, *ctx.like.shape[-2:]) if ctx.wiring.pooled else gx
+            gx = gx.to(ctx.dtype)
+            gx = pooling.backward(gx, *ctx.size) if ctx.wiring.pooled else gx
         return gx, gw.to(weight.dtype), None, None
 
 
