@@ -18,14 +18,13 @@ from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
-from snnseg.spiking.team import together
+from snnseg.spiking.team import STORED, together
 
 ROW = 1024              # values at least that one row of tables covers, in whole pixels
 TILE = 2048             # values walked through all T together: 160 KiB of potentials at T = 20
 PIECE = 8 * TILE        # values at least that share a partial sum,
 PIXELS = 32             # and pixels: a sum is as large as one of them
 FAR = 2**20             # bytes: more of y than a core has near it
-STORED = {torch.float32: ctypes.c_float, torch.bfloat16: ctypes.c_uint16}
 KINDS = {Triangle: 0, Arctan: 1, Sigmoid: 2, Rectangle: 3}
 
 

@@ -18,9 +18,8 @@ from snnseg.spiking import cpu_gather
 from snnseg.spiking.bits import Packed
 from snnseg.spiking.cpu_gather import LANES
 from snnseg.spiking.cpu_kernels import loop, record
-from snnseg.spiking.team import together
+from snnseg.spiking.team import STORED, together
 
-STORED = {torch.float32: ctypes.c_float, torch.bfloat16: ctypes.c_uint16}
 MOST = {torch.float32: 0.45, torch.bfloat16: 0.28}        # spikes a neuron and time step (python -m benchmarks.gather)
 NEAR = 2**18            # bytes of a tap's weights that are walked at a time: a quarter of the second cache
 PIXELS = 512, 256       # of a picture at a time: forward, and for the weight's gradient

@@ -1,7 +1,6 @@
 """The average pool on a CPU: of packed spikes eight channels at a time, and its gradient in one walk through memory (`cpu_pool`)."""
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable
 
@@ -12,9 +11,7 @@ from torch import Tensor
 from snnseg.spiking import cpu_pool
 from snnseg.spiking.bits import plain_unpack
 from snnseg.spiking.cpu_kernels import loop, record
-from snnseg.spiking.team import together
-
-STORED = {torch.float32: ctypes.c_float, torch.bfloat16: ctypes.c_uint16}
+from snnseg.spiking.team import STORED, together
 
 
 def forward(x_NCHW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+STORED = {torch.float32: ctypes.c_float, torch.bfloat16: ctypes.c_uint16}       # what loops see of a tensor
 SMALL = 2**15           # values: fewer are done before a second thread has begun
 STARTED_AS = os.getpid()
 
