@@ -53,7 +53,7 @@ def measure(channels: int, out: int, side: int, dilation: int, dtype: str, rate:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="a quarter of the channels, one rate, three rounds")
+    arguments.add_argument("--quick", action="store_true", help="half of the channels, one rate, three rounds")
     arguments.add_argument("--rates", type=float, nargs="+", metavar="R", help="spikes a neuron and time step")
     arguments.add_argument("--pictures", type=int, default=8, metavar="N", help="pictures times time steps")
     arguments.add_argument("--size", type=int, choices=[32, 64], default=64, help="pixels a side")

@@ -72,18 +72,23 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         return min((row["ms"] for row in rows if FORMS[row["form"]].kind == kind and row["dtype"] == dtype and row["form"].startswith(begins)),
                    default=math.inf)
 
-    own = {row["dtype"]: row["ms"] for row in rows if row["form"] == "snnseg"}
-    own |= {row["dtype"]: row["ms"] for row in rows if row["form"] == "snnseg tf32"}        # as the others' fp32 is TF32
-    told = ["", f"| snnseg is so many times as fast as | {' | '.join('tf32' if dtype == 'fp32' else dtype for dtype in own)} |", "|---|" + "---:|" * len(own)]
+    own = {row["dtype"]: (row["dtype"], row["ms"]) for row in rows if row["form"] == "snnseg"}
+    own |= {row["dtype"]: ("tf32", row["ms"]) for row in rows if row["form"] == "snnseg tf32"}      # as the others' fp32 is TF32
+    if not own:
+        return lines
+
+    def times(ms: float) -> str:
+        return " | ".join(f"{ms / mine:.2f}" if math.isfinite(ms) else "-" for _, mine in own.values())
+
+    told = ["", f"| snnseg is so many times as fast as | {' | '.join(name for name, _ in own.values())} |", "|---|" + "---:|" * len(own)]
     for words, kind, begins in (("the fastest other library or loop", "peer", ""), ("the loop as the paper's, the faster layout", "peer", "paper"),
                                 ("the convolutions alone, the faster layout", "floor", "")):
-        told.append(f"| {words}, same dtype | " + " | ".join(f"{fastest(kind, dtype, begins) / own[dtype]:.2f}" for dtype in own) + " |")
-    for words, kind, begins, dtypes in (("the fastest other library or loop in any dtype", "peer", "", list(own)),
-                                        ("the loop as the paper's in TF32", "peer", "paper", ["fp32"]),
-                                        ("that loop in fp32 without cuDNN, as the authors' train.py has it", "published", "", ["fp32"])):
-        best = min(fastest(kind, dtype, begins) for dtype in dtypes)
-        if math.isfinite(best):
-            told.append(f"| {words} | " + " | ".join(f"{best / ms:.2f}" for ms in own.values()) + " |")
+        found = {dtype: fastest(kind, dtype, begins) for dtype in own}
+        told.append(f"| {words}, same dtype | " + " | ".join(f"{found[d] / own[d][1]:.2f}" if math.isfinite(found[d]) else "-" for d in own) + " |")
+    told.append(f"| the fastest other library or loop in any dtype | {times(min(fastest('peer', dtype) for dtype in own))} |")
+    told.append(f"| the loop as the paper's in TF32 | {times(fastest('peer', 'fp32', 'paper'))} |")
+    if math.isfinite(published := fastest("published", "fp32")):
+        told.append(f"| that loop without cuDNN, as the authors' train.py has it | {times(published)} |")
     return lines + told
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.train_step [--device cpu|cuda] [--quick] [--timesteps 4 20] [--batch N] [--dtype fp32 bf16] ...
 
-The forms are in benchmarks/forms.py, the others' nets in benchmarks/styles.py; benchmarks/turns.py gives them turns. fp32 is
-true fp32 for snnseg and TF32 for the others on a GPU; bf16 is autocast. `peak MiB` is the process's largest resident memory on
-a processor, what torch had allocated on a GPU. "x best peer" is how many times as fast as the fastest other library in that
-dtype, "x floor" what share of the speed of the convolutions alone. Writes data/bench/train_step.json.
+The forms are in benchmarks/forms.py, the others' nets in benchmarks/styles.py; benchmarks/turns.py gives them turns. On a GPU fp32 is
+true fp32 for snnseg, which has TF32 as a form of its own, and TF32 for the others; bf16 is autocast. `peak MiB` is the process's largest
+resident memory on a processor, what torch had allocated on a GPU. "x best peer" is how many times as fast as the fastest other library
+in that dtype, "x floor" what share of the speed of the convolutions alone. Writes data/bench/train_step.json.
 """
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def main() -> None:
     asked = arguments.parse_args()
     settle(asked, USUAL, QUICK)
     asked_works = works(asked)
-    names = forms.measurable(asked.forms, asked_works[0])
-    rows = compared([row for work in asked_works for row in turns.timed(names, work, asked.rounds, **TURN[asked.device])])
+    names = {work: forms.measurable(asked.forms, work) for work in asked_works}
+    rows = compared([row for work in asked_works for row in turns.timed(names[work], work, asked.rounds, **TURN[asked.device])])
     machine = frame.machine(asked.device)
     frame.write("train_step", machine, rows)
     print(f"{frame.told(machine)}\n{asked.net}, {asked.norm}, {asked.coding}, width {asked.width}, {asked.batch} pictures of {asked.size}x{asked.size}, "

@@ -61,6 +61,20 @@ def test_with_few_and_with_many_registers(vectors, monkeypatch):
     torch.testing.assert_close(gathered_cpu.of_weight(bits.pack(x), g, weight, 1).double(), gw, rtol=1e-5, atol=1e-4)
 
 
+def test_a_long_sum_keeps_its_digits():
+    """A gradient that is the same everywhere: each weight's sum is as long as spikes are many."""
+    x, weight, g = made(1, 24, 16, 32, 64, 64, 0.25, torch.float32)
+    g = torch.full_like(g, 0.1)
+    exact_gw = exact(x, weight, g, 1)[1]
+    assert ((gathered_cpu.of_weight(bits.pack(x), g, weight, 1).double() - exact_gw).abs() / exact_gw).max() < 2e-5
+
+
+def test_nothing_at_all_is_refused():
+    from snnseg.spiking.neuron import LIF
+    with pytest.raises(ValueError, match="none of them 0"):
+        unit.run(torch.zeros(2, 0, 16, 4, 4), torch.zeros(32, 16, 3, 3), Wiring(), None, LIF(), "cpu")
+
+
 def test_threads_change_no_bit():
     x, weight, g = made(2, 3, 64, 64, 20, 20, 0.25, torch.float32)
     packed, threads, found = bits.pack(x), torch.get_num_threads(), []
@@ -79,7 +93,10 @@ def test_which_layers_are_taken():
 
     weight = torch.zeros(32, 16, 3, 3)
     assert gathered_cpu.wins(packed(16, 0.2), weight) and not gathered_cpu.wins(packed(16, 0.7), weight)
-    assert gathered_cpu.wins(packed(16, 0.4), weight) and not gathered_cpu.wins(packed(16, 0.4, torch.bfloat16), weight)
+    wide = torch.zeros(64, 16, 3, 3)
+    assert gathered_cpu.wins(packed(16, 0.35), wide) and not gathered_cpu.wins(packed(16, 0.35, torch.bfloat16), wide)
+    assert gathered_cpu.wins(packed(16, 0.2, torch.bfloat16), wide) and not gathered_cpu.wins(packed(16, 0.2, torch.bfloat16), weight)
+    assert not gathered_cpu.fits(bits.pack(in_rows(torch.zeros(1, 1, 16, 1, 2**16))), weight)       # a place would not fit into 16 bits
     for other in (weight[:, :8], weight[:16], weight.double(), weight.bfloat16()):      # channels, out-channels, dtypes
         assert not gathered_cpu.wins(packed(other.shape[1], 0.2), other)
     assert gathered_cpu.rate(packed(16, 0.0)) == 0 and gathered_cpu.rate(packed(16, 1.0)) == 1

@@ -62,9 +62,7 @@ def backward(g_NOHW: Tensor, x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int,
 
 def backward_to_x(g_NOHW: Tensor, weight_OIKK: Tensor, dilation: int) -> Tensor:
     """The gradient of x alone."""
-    padding, of_x = dilation * (weight_OIKK.shape[-1] // 2), g_NOHW.new_empty(1).expand(len(g_NOHW), weight_OIKK.shape[1], *g_NOHW.shape[-2:])
-    return torch.ops.aten.convolution_backward(g_NOHW, of_x, weight_OIKK, None, [1, 1], [padding] * 2, [dilation] * 2, False, [0, 0], 1,
-                                               [True, False, False])[0]     # of x, its shape alone is looked at
+    return F.conv_transpose2d(g_NOHW, weight_OIKK, padding=dilation * (weight_OIKK.shape[-1] // 2), dilation=dilation)
 
 
 def backward_inside(g_NOHW: Tensor, x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int, of_x: bool) -> tuple[Tensor | None, Tensor]:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from snnseg.spiking.counter import MULTIPLIERS, ROUNDS, STEPS, UNIT, WEYL, WORD
-from snnseg.spiking.cpu_kernels import compiled
+from snnseg.spiking.cpu_kernels import called
 
 M0, M1, W0, W1, MASK, HALF, SPARE = map(np.uint64, (*MULTIPLIERS, *WEYL, WORD, 32, 8))
 ZERO, ONE, SCALE = np.float32([0, 1, UNIT])     # with python's floats, float32 becomes float64
 NUMBERS, POISSON, SIGNED = range(3)
 
 
-@compiled
+@called
 def numbers(key, turn, out_0, out_1, out_2, out_3):
     """The numbers of four time steps at positions 0, 1, ...; words are kept in 64 bits, so that the loop runs in vectors."""
     for i in range(len(out_0)):
@@ -35,7 +35,7 @@ def numbers(key, turn, out_0, out_1, out_2, out_3):
         out_3[i] = np.float32(np.uint32(c3 >> SPARE)) * SCALE
 
 
-@compiled
+@called
 def draw(out_TBS, x_BS, key_B, first, kind):
     """Fill out with the numbers of steps first, first + 1, ... or with the spikes that they make of x."""
     T, B, S = out_TBS.shape

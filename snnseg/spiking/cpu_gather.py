@@ -14,9 +14,10 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from snnseg.spiking.cpu_kernels import ZERO, compiled, narrow, place, take
+from snnseg.spiking.cpu_kernels import ZERO, called, compiled, narrow, place, take
 
 LANES = 16                          # values that a sum's vector holds
+JOINED = 16                         # blocks whose sums are one part of the total: a sum of all would lose digits
 GROUP = 32                          # pixels of which a channel's spikes are found at a time
 FOUND = 8                           # spikes of a byte, at most
 BYTES = np.arange(256)[:, None] >> np.arange(FOUND) & 1
@@ -108,7 +109,7 @@ def having(typing, words, bit):
     return types.uint32(words, bit), code
 
 
-@compiled
+@called
 def fired(bits):
     """Spikes among bits u8."""
     total, whole = 0, len(bits) // 8
@@ -157,6 +158,14 @@ def narrowed(sums, y):
     else:
         for i in range(len(y)):
             y[i] = narrow(sums[i], y)
+
+
+@compiled
+def add_over(total, part):
+    """Add a part to its total, and begin it anew."""
+    for i in range(len(total)):
+        total[i] += part[i]
+        part[i] = ZERO
 
 
 def turn(work):
@@ -244,16 +253,17 @@ def weigh(work):
     if task * piece >= C:
         return
     words, seen = np.zeros((piece // LANES, GROUP * groups), np.uint16), np.empty(groups, np.uint32)
+    latest, taps = np.empty((kernel * kernel, piece, outs), np.float32), kernel * kernel
     places, count = np.empty((kernel, piece, GROUP * groups + FOUND), np.uint16), np.empty((kernel, piece), np.int64)
     inside = np.zeros((kernel, groups), np.uint32)      # pixels whose column a tap of the kernel's column meets
     for column in range(kernel):
         for p in range(R * W):
             if 0 <= p % W - (column - kernel // 2) * dilation < W:
                 inside[column, p // GROUP] |= np.uint32(1) << np.uint32(p % GROUP)
-    words_at, places_at, sums_at, line = words.ctypes.data, places.ctypes.data, work.turned, GROUP * groups + FOUND
+    words_at, places_at, latest_at, line = words.ctypes.data, places.ctypes.data, latest.ctypes.data, GROUP * groups + FOUND
     while task * piece < C:
         begin, channels = task * piece, min(piece, C - task * piece)
-        sums[:, begin:begin + channels] = ZERO
+        sums[:, begin:begin + channels], latest[:] = ZERO, ZERO
         for block in range(N * -(-H // R)):
             n, first = block // -(-H // R), block % -(-H // R) * R
             rows = min(R, H - first)
@@ -281,6 +291,10 @@ def weigh(work):
                             begun += 1
                         while ended > begun and found[ended - 1] >= bottom:
                             ended -= 1
-                        gather(lanes, sums_at + 4 * ((tap * C + begin + c) * outs + o), g, places_at + 2 * ((column * piece + c) * line + begun), ended - begun,
+                        gather(lanes, latest_at + 4 * ((tap * piece + c) * outs + o), g, places_at + 2 * ((column * piece + c) * line + begun), ended - begun,
                                size * outs, work.like)
+            if (block + 1) % JOINED == 0 or block + 1 == N * -(-H // R):
+                for tap in range(taps):
+                    for c in range(channels):
+                        add_over(sums[tap, begin + c], latest[tap, c])
         task = take(work)

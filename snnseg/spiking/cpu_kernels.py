@@ -41,20 +41,25 @@ def record(stored: type, numbers: str = NUMBERS, addresses: str = ADDRESSES) -> 
 
 
 def compiled(function):
-    """Compiled at the first call, some seconds; kept on disk for other processes, where there is a place that can be written."""
+    """A part of a loop. It is kept on disk with the loop alone: by itself it would be taken for fresh after a change of what it calls."""
+    return njit(nogil=True, error_model="numpy")(function)
+
+
+def called(function):
+    """A function that Python calls: compiled at the first call, and kept on disk for other processes where there is a place that can be written."""
     try:
         return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:        # neither beside this file nor in the home folder
+    except RuntimeError:        # neither beside its file nor in the home folder
         return njit(nogil=True, error_model="numpy")(function)
 
 
 @functools.cache
 def loop(function: Callable, shared: type[ctypes.Structure]) -> CFunc:
-    """A function of a record as what any thread can call with its address; compiled and kept as by `compiled`."""
+    """A function of a record as what any thread can call with its address: compiled at the first call, some seconds, and kept on disk for other processes."""
     signature = types.void(types.CPointer(from_dtype(np.dtype(shared))))
     try:
         return cfunc(signature, error_model="numpy", cache=True)(function)
-    except RuntimeError:
+    except RuntimeError:        # there is no place that can be written, neither beside this file nor in the home folder
         return cfunc(signature, error_model="numpy")(function)
 
 

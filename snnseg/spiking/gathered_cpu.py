@@ -20,15 +20,15 @@ from snnseg.spiking.cpu_gather import LANES
 from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.team import STORED, together
 
-MOST = {torch.float32: 0.45, torch.bfloat16: 0.28}        # spikes a neuron and time step (python -m benchmarks.gather)
-NEAR = 2**18            # bytes of a tap's weights that are walked at a time: a quarter of the second cache
+MOST = {torch.float32: 0.4, torch.bfloat16: 0.28}        # spikes a neuron and time step (python -m benchmarks.gather)
+NEAR = 2**18            # bytes of a tap's weights that are walked at a time: they stay in the second cache
 PIXELS = 512, 256       # of a picture at a time: forward, and for the weight's gradient
-PIECES = 8              # of the in-channels, at most: so many threads can take part in the weight's gradient
+PIECES = 8              # of the in-channels, about: so many threads can take part in the weight's gradient
 
 
 def wins(packed: Packed, weight: Tensor) -> bool:
-    """Whether the loops know this layer, and few enough of its input's neurons fire."""
-    return fits(packed, weight) and rate(packed) <= MOST[packed.dtype]
+    """Whether the loops know this layer, few enough of its input's neurons fire, and in bf16 rows are long enough."""
+    return fits(packed, weight) and rate(packed) <= MOST[packed.dtype] and (packed.dtype == torch.float32 or len(weight) >= 4 * LANES)
 
 
 def rate(packed: Packed) -> float:
@@ -37,10 +37,10 @@ def rate(packed: Packed) -> float:
 
 
 def fits(packed: Packed, weight: Tensor) -> bool:
-    """Whether the loops know this layer: channels in whole vectors, out-channels in two (fewer do not win), float32 weights in main memory."""
+    """Whether the loops know this layer: channels in whole vectors, out-channels in two, float32 weights in main memory, places in 16 bits."""
     out, channels = weight.shape[:2]
     return (weight.device.type == "cpu" and weight.dtype == torch.float32 and packed.dtype in STORED and out % (2 * LANES) == 0
-            and channels % LANES == 0 and channels < 2**16)
+            and channels % LANES == 0 and max(channels, packed.shape[-1]) < 2**16)
 
 
 @functools.cache

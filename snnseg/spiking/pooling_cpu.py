@@ -15,7 +15,7 @@ from snnseg.spiking.team import STORED, together
 
 
 def forward(x_NCHW: Tensor) -> Tensor:
-    """`pooling.plain`: torch's own, fast enough for the little that comes as values."""
+    """`pooling.plain`: of values, torch's own."""
     return F.avg_pool2d(x_NCHW, 3, 2, 1)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snnseg.spiking import bits, convolution, counter, pooling, ways
+from snnseg.spiking import bits, convolution, counter, fused, pooling, ways
 from snnseg.spiking.bits import Packed
 from snnseg.spiking.encode import Coded, Constant, whole
 from snnseg.spiking.fused import Fired, Normal, empty_rows, in_rows
@@ -54,6 +54,7 @@ def run(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None
     device = weight.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype if isinstance(x, Tensor) else torch.float32
     likes_y = weight.new_empty(1, dtype=dtype).expand(T, B, len(weight), height, width)
+    fused.check(likes_y, normal)
     chosen = ways.choose(likes_y, normal, neuron, way)
     if chosen is None:
         return ways.run(plain(whole(x), weight, wiring), normal, neuron, "reference")
