@@ -105,6 +105,7 @@ def page(found: dict[str, Any]) -> str:
     lines = ["# A training step on one GPU", "", f"{frame.told(found['machine'])}. Pictures of 64 x 64, BNTT, full width, Adam; a step is coding, forward, "
              "loss, backward and update. fp32 is TF32 for all but the rows of snnseg, which has it as a precision of its own; bf16 is autocast. "
              "Medians of turns; every form in a process of its own. Made by `python -m benchmarks.gpu`; the figures of each turn are in train_step_gpu.json."]
+    lines += ["", *(f"- {note}" for note in found["notes"])] if found.get("notes") else []
     for part, (title, *_) in PARTS.items():
         if rows := [row for row in found["rows"] if row["part"] == part]:
             lines += ["", f"## {title}", "", *table(rows)]
@@ -130,7 +131,8 @@ def main() -> None:
         done = {(row["part"], row["dtype"], row["form"], row["timesteps"]) for row in new}
         rows = [row for row in rows if (row["part"], row["dtype"], row["form"], row["timesteps"]) not in done] + new
         rows.sort(key=lambda row: ([*PARTS, "memory"].index(row["part"]), DTYPES.index(row["dtype"]), list(FORMS).index(row["form"])))
-        found = {"machine": machine, "command": "python -m benchmarks.gpu", "rows": rows}
+        found = {"machine": machine, "command": "python -m benchmarks.gpu", "notes": before.get("notes", []) if before.get("machine") == machine else [],
+                 "rows": rows}
         seal.write_file(file, json.dumps(found, indent=1) + "\n")       # after each: the next may be cut short
         seal.write_file(file.with_suffix(".md"), page(found))
         print(f"{part}, {dtype}: measured", file=sys.stderr)
