@@ -1,5 +1,5 @@
 """`python -m snnseg`."""
-from snnseg.cli import main
+from snnseg.cli.main import main
 
 if __name__ == "__main__":
     main()

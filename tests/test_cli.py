@@ -14,7 +14,8 @@ import pytest
 import typer
 from conftest import TINY
 
-from snnseg import cli, config
+from snnseg import config
+from snnseg.cli import main
 from snnseg.errors import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,7 @@ SURFACE = {
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],
 }
-GROUP = typer.main.get_command(cli.app).commands
+GROUP = typer.main.get_command(main.app).commands
 VERBS = {name: command for name, command in GROUP.items() if name != "data"} | {f"data {name}": command for name, command in GROUP["data"].commands.items()}
 
 
@@ -92,7 +93,7 @@ def test_the_epilog_tells_the_exit_codes(environment):
 
 
 HEAVY = {"torch", "ray", "mlflow", "zarr", "numcodecs", "numpy", "PIL", "sklearn", "dvc", "rich", "ruamel", "pandas", "safetensors", "filelock"}
-LOADED = ("import sys\nfrom snnseg.cli import main\nsys.argv = ['snnseg', *sys.argv[1:]]\ntry:\n    main()\nfinally:\n"
+LOADED = ("import sys\nfrom snnseg.cli.main import main\nsys.argv = ['snnseg', *sys.argv[1:]]\ntry:\n    main()\nfinally:\n"
           "    print(*sys.modules, file=sys.stderr)")
 
 
@@ -278,7 +279,7 @@ def test_an_interrupt_tells_its_line_and_is_130(error, told, monkeypatch, capsys
     monkeypatch.setattr(config, "load", interrupted)
     monkeypatch.setattr(sys, "argv", ["snnseg", "config"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err.startswith(told)
 
@@ -289,7 +290,7 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(config, "load", broken)
     monkeypatch.setattr(sys, "argv", ["snnseg", "config"])
     with pytest.raises(RuntimeError, match="a bug"):
-        cli.main()
+        main.main()
 
 
 def test_ctrl_c_in_prepare_leaves_nothing_half_made(project, environment):

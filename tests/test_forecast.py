@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import TINY
 
-from snnseg import cli, memory
+from snnseg import memory
+from snnseg.cli import main
 from snnseg.data import prepare
 from snnseg.errors import OutOfMemory
 from snnseg.models import inputs, zoo
@@ -68,7 +69,7 @@ def test_a_dry_run_tells_the_peak_and_writes_nothing(project, environment):
 
 
 PEAK = """import re, sys
-from snnseg.cli import main
+from snnseg.cli.main import main
 try: main()
 finally: print("peak", re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], file=sys.stderr)"""
 
@@ -103,7 +104,7 @@ def test_a_step_that_runs_out_of_memory_ends_with_one_line(tiny, project, shorta
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["snnseg", "train", "spiking_fcn", *(f"--set={n}" for n in [*TINY, "track.mlflow=false", "train.batch=24"])])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     out, err = capsys.readouterr()
     last = f"snnseg: out of memory with train.batch 24, 2 time steps, data.size 32, model.width 0.0625: {forecast.of(config, DEVICE)}. Lower train.batch first.\n"
     assert ended.value.code == 8 and out == "" and err.endswith(last) and err.count("snnseg: ") == 1 and "Traceback" not in err

@@ -124,7 +124,7 @@ def test_repro_end_to_end(clone):
     assert artifacts.is_relative_to(clone / "data" / "mlflow")
 
     assert "Running stage" not in dvc(clone, "repro")
-    (clone / "snnseg" / "cli.py").write_text((clone / "snnseg" / "cli.py").read_text() + "\n# changed\n")
+    (clone / "snnseg" / "cli" / "nets.py").write_text((clone / "snnseg" / "cli" / "nets.py").read_text() + "\n# changed\n")
     assert "Running stage" not in dvc(clone, "repro")
     loop = clone / "snnseg" / "training" / "loop.py"
     loop.write_text(loop.read_text() + "\n# changed\n")
@@ -132,4 +132,4 @@ def test_repro_end_to_end(clone):
     assert "train@mnist_cifar-spiking_deeplab" in stale and "train@ddd17-ann_fcn" in stale and "prepare" not in stale
     assert not (clone / "mlruns").exists()
     strange = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
-    assert {line[3:] for line in strange if line} <= {"dvc.lock", "snnseg/cli.py", "snnseg/training/loop.py"}
+    assert {line[3:] for line in strange if line} <= {"dvc.lock", "snnseg/cli/nets.py", "snnseg/training/loop.py"}

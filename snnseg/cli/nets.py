@@ -1,0 +1,103 @@
+"""Verbs of one net: train it, score it, count what it costs."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnseg.cli.app import PARAMS, Experiment, Params, Set, app, experiment_named
+
+
+@app.command()
+def train(experiment: Experiment, dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell how much memory a step would take, train nothing.")] = False,
+          set: Set = None, params: Params = PARAMS) -> None:
+    """Train one experiment, or go on with it where it stopped.
+
+    With --set the result stays in its run folder; without, it also becomes data/model/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg train voc/spiking_fcn
+      snnseg train mnist_cifar/ann_fcn --set train.epochs=9
+      snnseg train mnist_cifar/spiking_fcn --dry-run --set encode.timesteps=20
+    """
+    from snnseg import config as configs
+
+    numbers = configs.load(params, experiment_named(params, experiment), set or [])
+    from snnseg import tracking
+    from snnseg.training import forecast, run
+
+    if dry_run:
+        tracking.load(numbers)
+        held = run.loaded(numbers) if numbers.store.exists() else None      # noqa: F841  (as in a training)
+        print(f"{numbers.name}, batch {numbers.train.batch}, {numbers.timesteps} time steps, {numbers.data.size} x {numbers.data.size}: "
+              f"{forecast.beforehand(numbers)}")
+        return
+    folder = run.train(numbers, tracking.trackers)
+    if not set:
+        run.publish(folder, numbers)
+    print(folder)
+
+
+@app.command()
+def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+             set: Set = None, params: Params = PARAMS) -> None:
+    """Score a trained net on the whole test split, with pictures.
+
+    All numbers are those it was trained with, but for the section evaluate. With --set or --model the scores are shown only;
+    without, they also become data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg evaluate voc/spiking_fcn
+      snnseg evaluate ddd17/spiking_fcn --set evaluate.timesteps=8
+      snnseg evaluate mnist_cifar/ann_fcn --set evaluate.norm=batch
+    """
+    from snnseg import config as configs
+    from snnseg.errors import UsageError
+
+    numbers = configs.load(params, experiment_named(params, experiment), set or [])
+    if others := [text for text in set or [] if not text.strip().startswith("evaluate.")]:
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* can be set here; train it anew for others.")
+    from snnseg import tracking
+    from snnseg.report import result
+
+    if set or model:
+        found = result.measure((model or numbers.model_folder).absolute(), numbers)
+    else:
+        found = result.write(numbers)
+        tracking.log_result(numbers, found.metrics, found.about)
+    print(json.dumps(found.metrics, indent=1))
+
+
+@app.command()
+def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+           set: Set = None, params: Params = PARAMS) -> None:
+    """Count a trained net's spikes and energy on test pictures.
+
+    Three ways side by side: the paper's proxy (eqs. 8 to 12), exact operations, and these with the bytes that move. All numbers are
+    those it was trained with, but for the section energy. With --set or --model the counts are shown only; without, they also become
+    energy.json, energy.csv and spikes.csv in data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg energy voc/spiking_fcn
+      snnseg energy mnist_cifar/ann_fcn --set energy.rival_timesteps=20
+    """
+    from snnseg import config as configs
+    from snnseg.errors import UsageError
+
+    numbers = configs.load(params, experiment_named(params, experiment), set or [])
+    if others := [text for text in set or [] if not text.strip().startswith(("energy.", "evaluate.batch"))]:
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only energy.* can be set here; train it anew for others.")
+    from snnseg import tracking
+    from snnseg.report import energy as counting
+
+    if set or model:
+        found = counting.measure((model or numbers.model_folder).absolute(), numbers)
+    else:
+        found = counting.write(numbers)
+        tracking.log_energy(numbers, found.summary, found.about)
+    print(counting.lines(found.summary))

@@ -1,0 +1,118 @@
+"""Verbs of the project as a whole: its numbers, its tables, what MLflow has of it."""
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from snnseg.cli.app import PARAMS, AnyExperiment, Params, Set, app
+
+
+@app.command()
+def config(experiment: AnyExperiment = None, set: Set = None, params: Params = PARAMS) -> None:
+    """Show the numbers an experiment would run with, as JSON.
+
+    \b
+    Examples:
+      snnseg config voc/spiking_fcn
+      snnseg config --set train.epochs=9
+    """
+    from snnseg import config as configs
+
+    print(configs.load(params, experiment, set or []).model_dump_json(indent=1, exclude={"root", "store_name"}))
+
+
+@app.command()
+def setting(name: Annotated[str | None, typer.Argument(help="The setting to show or take on; none = list them.")] = None,
+            diff: Annotated[bool, typer.Option("--diff", help="Show what would change, change nothing.")] = False,
+            set: Set = None, params: Params = PARAMS) -> None:
+    """Switch params.yaml to the sample's or the paper's numbers.
+
+    \b
+    Examples:
+      snnseg setting
+      snnseg setting paper --diff
+      snnseg setting paper
+    """
+    from snnseg import config as configs
+    from snnseg import settings
+    from snnseg.errors import UsageError
+
+    if set:
+        raise UsageError("setting writes params.yaml, it takes no --set. Edit params.yaml, or give --set to the verb that runs.")
+    path = params.absolute()
+    if name is None:
+        configs.load(path)
+        for known in settings.names(path.parent):
+            changes = settings.differences(path, known)
+            print(f"{known}: {'in use' if not changes else f'{len(changes)} numbers differ from params.yaml'}")
+        return
+    changes = settings.differences(path, name) if diff else settings.switch(path, name)
+    for key, (now, then) in changes.items():
+        print(f"{key}: {json.dumps(now)} -> {json.dumps(then)}")
+    if not changes:
+        print(f"{name}: in use, nothing differs")
+
+
+@app.command()
+def track(set: Set = None, params: Params = PARAMS) -> None:
+    """Send to MLflow what it lacks of all runs and results.
+
+    \b
+    Examples:
+      snnseg track
+      snnseg track --set track.experiment=again
+    """
+    from snnseg import config as configs
+
+    numbers = [configs.load(params, name, set or []) for name in configs.names(params)]
+    from snnseg import tracking
+
+    print("\n".join(tracking.replay(numbers)))
+
+
+@app.command()
+def report(set: Set = None, params: Params = PARAMS) -> None:
+    """Put all experiments side by side, in data/report.
+
+    \b
+    Examples:
+      snnseg report
+      snnseg report --params params.yaml
+    """
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from snnseg.report import table
+
+    print(table.lines(table.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
+    print(numbers.report / "results.csv")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
+    """Show the project's runs in MLflow, on this machine only.
+
+    \b
+    Examples:
+      snnseg ui
+      snnseg ui --port 5055
+    """
+    import subprocess
+
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from snnseg import tracking
+    from snnseg.errors import TrackingError
+
+    database = numbers.root / "data" / "mlflow" / "mlflow.db"
+    if not database.is_file():
+        raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
+    print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.store_uri(numbers.root),
+               "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    raise SystemExit(subprocess.call(command, env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
