@@ -12,6 +12,11 @@ from torch.optim.adam import adam
 from snnseg.sections import Optim
 
 
+def _rows(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Views whose last axis is innermost in memory, of weights that have their channels there: torch's function copies a gradient that is not so."""
+    return [x.permute(0, 2, 3, 1) if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else x for x in tensors]
+
+
 class Adam:
     """Kingma and Ba 2015 by torch's own fused function, one pass over each weight.
 
@@ -29,8 +34,8 @@ class Adam:
     @torch.no_grad()
     def step(self, left_out: Tensor) -> None:
         """Update by the gradients, unless `left_out` (float32, on their device) is 1."""
-        mean, square, *largest = self.state.values()
-        adam(self.parameters, [p.grad for p in self.parameters], mean, square, *(largest or [[]]), self.steps, fused=True, found_inf=left_out,
+        mean, square, *largest = (_rows(told) for told in self.state.values())
+        adam(_rows(self.parameters), _rows(p.grad for p in self.parameters), mean, square, *(largest or [[]]), self.steps, fused=True, found_inf=left_out,
              amsgrad=bool(largest), beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=self.weight_decay, eps=1e-8, maximize=False)
 
     def zero_grad(self) -> None:
