@@ -47,6 +47,8 @@ def test_taps_give_the_gradients_of_the_convolution(height, width, dilation):
     leaves = x.double().requires_grad_(), w.double().requires_grad_()
     expected = torch.autograd.grad(convolution.forward(*leaves, dilation), leaves, g.double())
     torch.testing.assert_close(convolution.forward_inside(x, w, dilation).double(), convolution.forward(*leaves, dilation), rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution.forward_inside(x, w, dilation).dtype == convolution.forward(x, w, dilation).dtype == torch.bfloat16
     for found in (convolution.backward_inside(g, x, w, dilation, True), convolution.backward(g, x, w, dilation, True)):
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)

@@ -41,7 +41,9 @@ def forward_inside(x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int) -> Tensor
     """`forward` as one 1x1 convolution for each part of the map whose positions meet the same taps, these side by side as channels."""
     kernel = weight_OIKK.shape[-1]
     N, _, H, W = x_NCHW.shape
-    y_NOHW = torch.empty(N, len(weight_OIKK), H, W, dtype=x_NCHW.dtype, device=x_NCHW.device, memory_format=torch.channels_last)
+    device = x_NCHW.device
+    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x_NCHW.dtype
+    y_NOHW = torch.empty(N, len(weight_OIKK), H, W, dtype=dtype, device=device, memory_format=torch.channels_last)
     for rows, down in runs(H, kernel, dilation):
         for columns, right in runs(W, kernel, dilation):
             x = torch.cat([x_NCHW[:, :, of, to] for _, of in down for _, to in right], 1)
