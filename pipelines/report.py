@@ -1,4 +1,4 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one table and one sheet out."""
+"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the robustness curves out."""
 import typer
 
 from snnseg import stage
@@ -8,9 +8,9 @@ def main() -> None:
     from snnseg.config import load, names
 
     config = load()
-    from snnseg.report import table
+    from snnseg.report import overview, table
 
-    print(table.lines(table.write(config.root / "data" / "result", config.report, names())))
+    print(table.lines(overview.write(config.root / "data" / "result", config.report, names())))
 
 
 if __name__ == "__main__":

@@ -210,6 +210,24 @@ class Energy(Section):
     saturated: Share                            # a channel that fires this often is called saturated
 
 
+Levels = Annotated[list[Annotated[Number, Field(ge=0, le=1000)]], Field(max_length=50)]
+Shares = Annotated[list[Share], Field(max_length=50)]
+
+
+class Robustness(Section):
+    """Levels of each kind of noise that a net is scored on; an empty list leaves a kind out. Level 0, the untouched input, is always there."""
+
+    pictures: Count | None      # of the test split; null = all
+    draws: Annotated[int, Field(ge=1, le=1000)]
+    seed: Seed
+    gaussian: Levels            # standard deviations in byte values
+    salt_pepper: Shares         # of the pixels
+    blur: Levels                # standard deviations in pixels
+    dropped: Shares             # of the events
+    added: Levels               # events, as a share of the frame's own
+    jittered: Levels            # standard deviations in cells
+
+
 class Cluster(Section):
     """Where stores are written when one machine is not enough."""
 
@@ -233,6 +251,7 @@ class Sections(Section):
     train: Train
     evaluate: Evaluate
     energy: Energy
+    robustness: Robustness
     cluster: Cluster
     track: Track
 

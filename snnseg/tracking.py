@@ -161,6 +161,15 @@ def log_energy(config: Config, summary: dict[str, Any], about: dict[str, Any]) -
     _log(config, {f"energy/{way}_mj": mj for way, mj in summary["energy_mj"].items()} | rates, about, ("energy.json", "energy.csv", "spikes.csv"))
 
 
+def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the scores on noisy inputs, likewise: `robustness/gaussian/20` is a mean mIoU, `robustness_drop/gaussian/20` the paper's drop in per cent."""
+    if config.track.mlflow:
+        points = {f"{kind}/{p['level']:g}": p for kind, found in summary["noise"].items() for p in found}
+        numbers = {f"robustness/{name}": p["miou"] for name, p in points.items()}
+        numbers |= {f"robustness_drop/{name}": p["drop"] for name, p in points.items() if p["level"] and p["drop"] is not None}
+        _log(config, numbers, about, ("robustness.json", "robustness.csv"))
+
+
 def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
     try:
         client, run = find_or_create(config, about)
@@ -191,5 +200,7 @@ def replay(configs: list[Config]) -> list[str]:
             log_result(config, metrics, about)
             if (energy := config.result_folder / "energy.json").is_file():
                 log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
+            if (robustness := config.result_folder / "robustness.json").is_file():
+                log_robustness(config, json.loads(robustness.read_text(encoding="utf-8")), about)
             done.append(config.name)
     return done

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snnseg.cli.app import PARAMS, Experiment, Params, Set, app, experiment_named
+
+if TYPE_CHECKING:
+    from snnseg.sections import Config
 
 
 @app.command()
@@ -41,6 +44,17 @@ def train(experiment: Experiment, dry_run: Annotated[bool, typer.Option("--dry-r
     print(folder)
 
 
+def _of_a_trained_net(params: Path, experiment: str, set: list[str] | None, section: str) -> Config:
+    """The numbers, of which `section` alone was changed, or how many pictures are evaluated together. Raises UsageError, ConfigError."""
+    from snnseg import config as configs
+    from snnseg.errors import UsageError
+
+    numbers = configs.load(params, experiment_named(params, experiment), set or [])
+    if others := [text for text in set or [] if not text.strip().startswith((f"{section}.", "evaluate.batch"))]:
+        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only {section}.* can be set here; train it anew for others.")
+    return numbers
+
+
 @app.command()
 def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
              set: Set = None, params: Params = PARAMS) -> None:
@@ -55,12 +69,7 @@ def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option(
       snnseg evaluate ddd17/spiking_fcn --set evaluate.timesteps=8
       snnseg evaluate mnist_cifar/ann_fcn --set evaluate.norm=batch
     """
-    from snnseg import config as configs
-    from snnseg.errors import UsageError
-
-    numbers = configs.load(params, experiment_named(params, experiment), set or [])
-    if others := [text for text in set or [] if not text.strip().startswith("evaluate.")]:
-        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only evaluate.* can be set here; train it anew for others.")
+    numbers = _of_a_trained_net(params, experiment, set, "evaluate")
     from snnseg import tracking
     from snnseg.report import result
 
@@ -86,12 +95,7 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
       snnseg energy voc/spiking_fcn
       snnseg energy mnist_cifar/ann_fcn --set energy.rival_timesteps=20
     """
-    from snnseg import config as configs
-    from snnseg.errors import UsageError
-
-    numbers = configs.load(params, experiment_named(params, experiment), set or [])
-    if others := [text for text in set or [] if not text.strip().startswith(("energy.", "evaluate.batch"))]:
-        raise UsageError(f"--set {others[0]}: a trained net keeps its own numbers. Only energy.* can be set here; train it anew for others.")
+    numbers = _of_a_trained_net(params, experiment, set, "energy")
     from snnseg import tracking
     from snnseg.report import energy as counting
 
@@ -101,3 +105,28 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
         found = counting.write(numbers)
         tracking.log_energy(numbers, found.summary, found.about)
     print(counting.lines(found.summary))
+
+
+@app.command()
+def robustness(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+               set: Set = None, params: Params = PARAMS) -> None:
+    """Score a trained net on noisy test pictures (figure 11).
+
+    Each net sees the same noisy bytes. All numbers are those it was trained with, but for the section robustness. With --set or
+    --model the scores are shown only; without, they also become robustness.json and robustness.csv in data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg robustness voc/spiking_fcn
+      snnseg robustness mnist_cifar/ann_fcn --set robustness.gaussian=[10.0,50.0] --set robustness.draws=5
+    """
+    numbers = _of_a_trained_net(params, experiment, set, "robustness")
+    from snnseg import tracking
+    from snnseg.report import robustness as curves
+
+    if set or model:
+        found = curves.measure((model or numbers.model_folder).absolute(), numbers)
+    else:
+        found = curves.write(numbers)
+        tracking.log_robustness(numbers, found.summary, found.about)
+    print(curves.lines(found.summary))

@@ -86,9 +86,9 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
     from snnseg import config as configs
 
     numbers = configs.load(params, None, set or [])
-    from snnseg.report import table
+    from snnseg.report import overview, table
 
-    print(table.lines(table.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
+    print(table.lines(overview.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
     print(numbers.report / "results.csv")
 
 
