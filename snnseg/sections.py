@@ -176,6 +176,7 @@ class Train(Section):
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
     graph: bool                                 # on a GPU, capture a step once and replay it
     recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
+    sync_norm: Literal["synced", "local"]       # statistics of norms over all workers' pictures, or over each worker's own
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
     validate_every: CountOrZero                 # epochs between looks at the test split; 0 = only at the end
@@ -357,6 +358,8 @@ class Config(Sections):
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
         for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph"):
             del told["train"][without_effect]
+        if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
+            del told["train"]["sync_norm"]          # the same numbers whatever the number of workers
         if not self.spiking:        # an ANN has no neurons, and for pictures no time: sweeping T does not train its twin anew
             del told["neuron"], told["model"]["norm"], told["encode"]["coding"]
             if not self.data.events:

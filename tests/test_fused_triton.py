@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+from rank_pairs import replayed
 
 from snnseg.models.backbone import Spiking
 from snnseg.models.deeplab import DeepLab
@@ -451,3 +452,29 @@ def test_refusals():
 if not HERE:        # what is left is test_interpreted, whose process has the rest
     for _name in [name for name in globals() if name.startswith("test_") and name != "test_interpreted"]:
         del globals()[_name]
+
+
+@pytest.mark.parametrize("kind", ["bntt", "tdbn", "a step, nothing learned"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("one", [False, True])
+def test_statistics_shared_by_processes_are_those_of_one(kind, dtype, one):
+    """Parts of a batch, whose sums are added up, against the whole batch: spikes, statistics and gradients. `one`: the same at each step."""
+    y, cuts = currents(3, dtype, shape=(5, C, 3, 5)).detach(), (slice(0, 2), slice(2, 5))
+    y, weight = (y[:1].expand_as(y) if one else y), random(*y.shape, seed=99).to(dtype)
+
+    def run(part, share=None):
+        leaf, normal = y[:1 if one else None, part].clone().requires_grad_(), normals(kind, 3)._replace(share=share)
+        fired = mine(leaf.expand(3, -1, -1, -1, -1) if one else leaf, normal, LIF(0.9, 0.5))
+        leaves = [leaf, *(x for x in normal[:2] if x is not None)]
+        return fired, torch.autograd.grad((fired.spikes_TBCHW * weight[:, part]).sum(dtype=torch.float32), leaves)
+
+    (whole, expected), parts = run(slice(None)), replayed(2, lambda k, share: run(cuts[k], share))
+    assert torch.equal(torch.cat([fired.spikes_TBCHW for fired, _ in parts], 1), whole.spikes_TBCHW)
+    for fired, _ in parts:
+        torch.testing.assert_close(fired.mean_TC, whole.mean_TC, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fired.var_TC, whole.var_TC, rtol=1e-5, atol=1e-6)
+        assert fired.count.item() == 5 * 15 * (3 if kind == "tdbn" else 1)
+    found = [torch.cat([gradients[0] for _, gradients in parts], 1), *(sum(gradients[k] for _, gradients in parts) for k in range(1, len(expected)))]
+    for a, b in zip(found, expected, strict=True):
+        assert b.any() and apart(a, b) < (1e-5 if dtype == torch.float32 else 1e-2)
+    assert apart(run(cuts[0])[1][0], expected[0][:, cuts[0]]) > 0.01

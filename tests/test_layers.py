@@ -15,7 +15,7 @@ SOURCES = [*MODULES, *sorted((ROOT / "pipelines").glob("*.py")), *sorted((ROOT /
 
 # floor by floor; a module imports from its own floor and those below it
 FLOORS = [
-    {"__init__", "errors", "seeds", "seal", "lock", "memory", "sections", "config", "settings", "provenance", "stage"},
+    {"__init__", "errors", "seeds", "ranks", "seal", "lock", "memory", "sections", "config", "settings", "provenance", "stage"},
     {"data", "spiking"},
     {"models"},
     {"evaluation"},

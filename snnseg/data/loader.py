@@ -13,6 +13,7 @@ import numpy as np
 
 from snnseg import seeds
 from snnseg.data.store import Split
+from snnseg.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Batch:
 
     `moves_3B` i8 is how `augment` changes each sample, if it does and has not yet; `key_B` i8 are the keys that rate coding draws
     from (`models.inputs`), where they are known already. Arrays of numpy, but for the index, become tensors of the same shapes
-    and types on their way to the device (`models.feed`).
+    and types on their way to the device (`models.feed`). `whole_B` are the indices of the batch that this is a rank's slice of.
     """
 
     index_B: np.ndarray
@@ -29,6 +30,12 @@ class Batch:
     mask_BHW: Any
     moves_3B: Any = None
     key_B: Any = None
+    whole_B: np.ndarray | None = None
+
+    @property
+    def all_B(self) -> np.ndarray:
+        """The indices that all ranks together have in this step."""
+        return self.index_B if self.whole_B is None else self.whole_B
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -36,9 +43,13 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return seeds.generator("order", seed, epoch).permutation(count)
 
 
-def batches(split: Split, size: int, order: np.ndarray | None = None, start: int = 0) -> Iterator[Batch]:
-    """Batches of `size` in `order` (as stored, if none), beginning with batch number `start`. The last may be smaller."""
+def batches(split: Split, size: int, order: np.ndarray | None = None, start: int = 0, ranks: Ranks = ALONE) -> Iterator[Batch]:
+    """Batches of `size` in `order` (as stored, if none), beginning with batch number `start`. The last may be smaller.
+
+    Of each, this rank's slice: the number of ranks does not change what is in a batch.
+    """
     order = np.arange(len(split)) if order is None else order
     for first in range(start * size, len(order), size):
-        index = order[first : first + size]
-        yield Batch(index, *split.take(index))
+        whole = order[first : first + size]
+        index = whole[ranks.slice(len(whole))]
+        yield Batch(index, *split.take(index), whole_B=None if ranks.alone else whole)

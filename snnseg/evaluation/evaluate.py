@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
 from snnseg.models.feed import fed
 from snnseg.models.inputs import keys, source
+from snnseg.ranks import ALONE, Ranks
 from snnseg.sections import Config
 
 
@@ -26,18 +28,18 @@ def _ready(model: nn.Module, norm: str) -> nn.Module:
 
 @torch.no_grad()
 def predictions(model: nn.Module, split: Split, config: Config, device: torch.device,
-                norm: str = "running", timesteps: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch and the class of every pixel, int64 [B,H,W]: tensors on the device, which is not waited for.
+                norm: str = "running", timesteps: int | None = None, ranks: Ranks = ALONE) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch of this rank's part of a split and the class of every pixel, int64 [B,H,W]: tensors on the device, which is not waited for.
 
     Rate coding draws from (seed, sample), so a sample's answer does not depend on the batch it is in, unless `norm`
     is "batch": then each batch is normalised by its own statistics. `timesteps` are those trained with, if not given.
     Raises OutOfMemory.
     """
-    training = model.training
+    training, own = model.training, np.arange(len(split))[ranks.slice(len(split))]
     zoo.compute_in(config.train.precision)
     ready = _ready(model, norm)
     try:
-        drawn = (replace(batch, key_B=keys(batch.index_B, config, ("evaluate", 0))) for batch in batches(split, config.evaluate.batch))
+        drawn = (replace(batch, key_B=keys(batch.index_B, config, ("evaluate", 0))) for batch in batches(split, config.evaluate.batch, own))
         with fed(drawn, device) as here:
             for batch in here:
                 with memory.shortage_named(config, "evaluate.batch", config.evaluate.batch):
@@ -51,14 +53,20 @@ def predictions(model: nn.Module, split: Split, config: Config, device: torch.de
 
 
 def confusion(model: nn.Module, split: Split, config: Config, device: torch.device,
-              stop: Callable[[], bool] = lambda: False) -> Confusion | None:
-    """The confusion of a whole split, with running statistics; None if `stop()` became true on the way."""
-    total = tally.begun(Confusion.empty(config.classes), device)
-    for batch, prediction_BHW in predictions(model, split, config, device):
+              stop: Callable[[], bool] = lambda: False, ranks: Ranks = ALONE) -> Confusion | None:
+    """The confusion of a whole split, with running statistics; None if `stop()` became true on the way, of whichever rank.
+
+    Each rank counts its part; what they have counted is added up once all are done.
+    """
+    total, stopped = tally.begun(Confusion.empty(config.classes), device), False
+    for batch, prediction_BHW in predictions(model, split, config, device, ranks=ranks):
         total += tally.counted(batch.mask_BHW, prediction_BHW, config.classes)
-        if stop():
-            return None
-    return tally.read(total)
+        if stopped := stop():
+            break
+    if not ranks.alone:
+        *total, stopped = ranks.add(torch.cat([total.flatten(), total.new_full((1,), stopped)])).split([total.numel(), 1])
+        total, stopped = total[0].view(-1, config.classes), bool(stopped)
+    return None if stopped else tally.read(total)
 
 
 def scores(total: Confusion, classes: list[str]) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ from snnseg.spiking import unit, ways
 from snnseg.spiking.cell import Cell, Learned
 from snnseg.spiking.encode import Coded, whole
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
+from snnseg.spiking.shared import Share
 
 
 def folded(layer: Callable[[Tensor], Tensor], x_TBCHW: Tensor) -> Tensor:
@@ -42,13 +43,14 @@ class Spiking:
     recompute: bool = False     # convolve anew in the backward pass instead of keeping what was convolved
     learn_leak: Learned = "none"    # one a layer or a channel, beginning at the neuron's
     learn_threshold: Learned = "none"
+    share: Share | None = None      # adds a tensor up over all processes that train the net: their batches are normalised as one
 
     def make_norm(self, channels: int) -> nn.Module:
         if self.norm == "bntt":
-            return BNTT(channels, self.timesteps, self.past_trained)
+            return BNTT(channels, self.timesteps, self.past_trained, self.share)
         if self.norm == "none":
             return nn.Identity()
-        return BatchNorm(channels, gamma=float(self.neuron.threshold) if self.norm == "tdbn" else 1.0)
+        return BatchNorm(channels, gamma=float(self.neuron.threshold) if self.norm == "tdbn" else 1.0, share=self.share)
 
     def make_cell(self, channels: int) -> Cell:
         return Cell(self.neuron, channels, self.learn_leak, self.learn_threshold)
@@ -58,7 +60,8 @@ class Spiking:
         normal = None if isinstance(norm, nn.Identity) else norm.normal(x.shape[0])
         fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute), normal, cell(), self.way)
         if fired.mean_TC is not None:
-            norm.remember(fired.mean_TC, fired.var_TC, fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC))
+            values = fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC) if fired.count is None else fired.count
+            norm.remember(fired.mean_TC, fired.var_TC, values)
         return fired.spikes_TBCHW
 
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
@@ -74,9 +77,10 @@ class Analog:
     """Rectified units behind batch norm: one step, no memory."""
 
     timesteps: int = 1
+    share: Share | None = None
 
     def make_norm(self, channels: int) -> nn.Module:
-        return BatchNorm(channels, gamma=None)
+        return BatchNorm(channels, gamma=None, share=self.share)
 
     def make_cell(self, channels: int) -> nn.Module:
         return nn.Identity()

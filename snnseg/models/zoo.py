@@ -11,19 +11,20 @@ from snnseg.models.fcn import FCN
 from snnseg.sections import Config
 from snnseg.spiking import ways
 from snnseg.spiking.neuron import LIF
+from snnseg.spiking.shared import Share
 from snnseg.spiking.surrogate import SURROGATES
 
 NETS = {"spiking_deeplab": DeepLab, "spiking_fcn": FCN, "ann_deeplab": DeepLab, "ann_fcn": FCN}
 
 
-def neurons(config: Config) -> Neurons:
-    """What the config's net computes with."""
+def neurons(config: Config, share: Share | None = None) -> Neurons:
+    """What the config's net computes with. `share` adds a tensor up over all processes whose batches are normalised as one."""
     if not config.spiking:
-        return Analog(config.timesteps)
+        return Analog(config.timesteps, share)
     n = config.neuron
     lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
     return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels, config.train.recompute,
-                   n.learn_leak, n.learn_threshold)
+                   n.learn_leak, n.learn_threshold, share)
 
 
 def way(config: Config, device: torch.device) -> str:
@@ -42,8 +43,8 @@ def compute_in(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
-def build(config: Config) -> nn.Module:
-    """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was."""
+def build(config: Config, share: Share | None = None) -> nn.Module:
+    """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was. `share` as in `neurons`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)      # not torch.manual_seed: it would seed the GPUs too
-        return NETS[config.model.name](config.classes, neurons(config), config.model.width, config.channels)
+        return NETS[config.model.name](config.classes, neurons(config, share), config.model.width, config.channels)

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snnseg.spiking import neuron as lif
+from snnseg.spiking import shared
 from snnseg.spiking.neuron import LIF
+from snnseg.spiking.shared import Share
 
 
 class Normal(NamedTuple):
@@ -26,6 +28,7 @@ class Normal(NamedTuple):
     eps: float
     mean_TC: Tensor | None      # given statistics [T, C] or [1, C] (evaluation); None = those of this batch
     var_TC: Tensor | None
+    share: Share | None = None  # adds up over several processes, whose batches together then have the statistics
 
 
 class Fired(NamedTuple):
@@ -34,6 +37,7 @@ class Fired(NamedTuple):
     spikes_TBCHW: Tensor        # 0 and 1, dtype of y
     mean_TC: Tensor | None      # float32 statistics of this batch ([T, C] or [1, C]), biased variance, no gradient;
     var_TC: Tensor | None       # None where they were given or nothing is normalised
+    count: Tensor | None = None     # float64 []: of how many values, where several processes share them
 
 
 class Gradients(NamedTuple):
@@ -87,12 +91,15 @@ def reference(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> Fired:
     """The plain form with torch's own operators and gradients, in float32 inside (float64 for float64)."""
     check(y_TBCHW, normal)
     x_TBCHW = y_TBCHW if y_TBCHW.dtype == torch.float64 else y_TBCHW.float()
-    z_TBCHW, mean_TC, var_TC = (x_TBCHW, None, None) if normal is None else _normalised(x_TBCHW, normal)
-    return Fired(lif.run(z_TBCHW, neuron)[0].to(y_TBCHW.dtype), mean_TC, var_TC)
+    z_TBCHW, *statistics = (x_TBCHW, None, None) if normal is None else normalised(x_TBCHW, normal)
+    return Fired(lif.run(z_TBCHW, neuron)[0].to(y_TBCHW.dtype), *statistics)
 
 
-def _normalised(x_TBCHW: Tensor, normal: Normal) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """z [T, B, C, H, W], and the mean and biased variance of each group of values that has statistics of its own."""
+def normalised(x_TBCHW: Tensor, normal: Normal) -> tuple[Tensor | None, ...]:
+    """z [T, B, C, H, W]; the mean and biased variance of each group of values that has statistics of its own; their count, if shared."""
+    if normal.share and normal.mean_TC is None:
+        return _normalised_together(x_TBCHW, normal)
+
     def row(table_TC: Tensor | None, k: int) -> Tensor | None:
         return None if table_TC is None else table_TC[k if len(table_TC) > 1 else 0].to(x_TBCHW.dtype)
 
@@ -104,3 +111,16 @@ def _normalised(x_TBCHW: Tensor, normal: Normal) -> tuple[Tensor, Tensor | None,
         return z, None, None
     var_TC, mean_TC = torch.var_mean(groups.detach(), dim=(1, 3, 4), correction=0)
     return z, mean_TC.float(), var_TC.float()
+
+
+def _normalised_together(x_TBCHW: Tensor, normal: Normal) -> tuple[Tensor, ...]:
+    """By the statistics of all processes; the gradient through them is torch's own, but for the sum over processes."""
+    groups_GNCHW = x_TBCHW if normal.per_step else x_TBCHW.flatten(0, 1)[None]
+    own_var_GC, own_mean_GC = torch.var_mean(groups_GNCHW, dim=(1, 3, 4), correction=0)
+    values = groups_GNCHW[0, :, 0].numel()
+    mean_GC, var_GC, count = shared.statistics(own_mean_GC, own_var_GC, values, shared.differentiable(normal.share))
+    scale_GC = (var_GC + normal.eps).rsqrt() if normal.gamma_TC is None else normal.gamma_TC.to(var_GC.dtype) * (var_GC + normal.eps).rsqrt()
+    z_GNCHW = (groups_GNCHW - mean_GC[:, None, :, None, None]) * scale_GC[:, None, :, None, None]
+    if normal.beta_TC is not None:
+        z_GNCHW = z_GNCHW + normal.beta_TC[0, :, None, None]
+    return z_GNCHW.reshape(x_TBCHW.shape), mean_GC.detach().float(), var_GC.detach().float(), count

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind
+from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind, shared
 from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
@@ -29,10 +29,11 @@ KINDS = {Triangle: 0, Arctan: 1, Sigmoid: 2, Rectangle: 3}
 
 
 class Kept(NamedTuple):
-    """What `unwind` needs beside y: mean, variance, scale and level of z = scale * y + level, and the neuron's two numbers."""
+    """What `unwind` needs beside y: mean, variance, scale and level of z = scale * y + level, the neuron's two numbers, a shared count."""
 
     tables_4TC: Tensor
     neuron_2C: Tensor
+    count: Tensor | None = None
 
 
 class Cut(NamedTuple):
@@ -99,12 +100,12 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     """`ways.run` without gradients, and what `unwind` needs. y lies in rows (`fused.in_rows`), and so do the spikes."""
     cut = Cut.of(y_TBCHW)
     T, C, values = cut.T, cut.channels, cut.T * cut.step
-    gamma, beta, per_step, eps, mean, var = normal or Normal(None, None, True, 0.0, torch.zeros(1, C), torch.ones(1, C))
+    gamma, beta, per_step, eps, mean, var, share = normal or Normal(None, None, True, 0.0, torch.zeros(1, C), torch.ones(1, C))
     gamma, beta, mean, var = _plain(gamma), _plain(beta), _plain(mean), _plain(var)
     leak, threshold = (_plain(torch.as_tensor(x)).view(-1) for x in neuron[:2])
     found_2TC = torch.empty(2, T if per_step else 1, C) if mean is None else None
     partial = torch.empty(2, T, cut.pieces, C) if mean is None else None
-    kept, spikes_TBCHW = Kept(torch.empty(4, T, C), torch.empty(2, C)), empty_rows(y_TBCHW)
+    kept, spikes_TBCHW, counted = Kept(torch.empty(4, T, C), torch.empty(2, C)), empty_rows(y_TBCHW), ()
     work = record(STORED[y_TBCHW.dtype])(
         **cut._asdict(), per_step=per_step, given=mean is not None, soft=neuron.soft_reset, eps=eps, far=values * y_TBCHW.element_size() > FAR,
         y=y_TBCHW.data_ptr(), out=spikes_TBCHW.data_ptr(), tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), partial=_at(partial),
@@ -113,8 +114,13 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     if mean is None:
         _share(cpu_fire.statistics, work, values)
     _share(cpu_fire.tables, work, 2 * T * cut.pieces * C)
+    if share and mean is None:      # the tables anew, from statistics that are given now
+        *found, count = shared.statistics(*found_2TC, cut.step // C * (1 if per_step else T), share)
+        found_2TC, counted = torch.stack(found), (count,)
+        work.given, work.mean, work.var, work.given_apart = 1, _at(found_2TC[0]), _at(found_2TC[1]), _apart(found_2TC[0])
+        _share(cpu_fire.tables, work, 2 * T * C)
     _share(cpu_fire.fire, work, values)
-    return Fired(spikes_TBCHW, *((None, None) if found_2TC is None else found_2TC)), kept
+    return Fired(spikes_TBCHW, *((None, None) if found_2TC is None else found_2TC), *counted), Kept(*kept[:2], *counted)
 
 
 def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool, over: bool = False) -> Gradients:
@@ -129,11 +135,14 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
     found = torch.empty(2 * T + 2, C)       # gradients of gamma, beta, leak, threshold
     work = record(STORED[y_TBCHW.dtype])(
         **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset, learned=learned, over=over,
-        kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0, count=cut.step // C * (1 if per_step else T),
+        kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0,
+        count=1 if kept.count is not None else cut.step // C * (1 if per_step else T),
         far=values * y_TBCHW.element_size() > FAR, y=y_TBCHW.data_ptr(), g=g_TBCHW.data_ptr(), out=grad_TBCHW.data_ptr(),
         tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), sums=_at(sums), ends=_at(ends), undoing=_at(undoing), found=_at(found))
     _share(cpu_unwind.unwind, work, values)
     _share(cpu_unwind.join, work, 2 * T * cut.pieces * C)
+    if kept.count is not None:
+        normal.share(undoing).div_(kept.count)
     if from_batch:
         _share(cpu_unwind.undo_norm, work, values)
     return Gradients(y_TBCHW if over else grad_TBCHW, found[:T], found[T:2 * T], *((found[2 * T], found[2 * T + 1]) if learned else (None, None)))

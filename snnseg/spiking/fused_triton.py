@@ -17,6 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
+from snnseg.spiking import shared
 from snnseg.spiking import triton_kernels as kernels
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
@@ -79,6 +80,7 @@ class Kept(NamedTuple):
     beta_C: Tensor | None
     leak_C: Tensor | None
     threshold_C: Tensor | None
+    count: Tensor | None = None         # float64 []: of values that several processes' statistics are of
 
 
 class _Tiles(NamedTuple):
@@ -153,24 +155,27 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     """`ways.run` without gradients, and what `unwind` needs. y lies in rows (`fused.in_rows`), and so do the spikes."""
     steps, tiles = len(y_TBCHW), _Tiles.of(y_TBCHW, *WALK)
     with torch.cuda.device_of(y_TBCHW):
-        mean_TC = var_TC = scale_TC = centre_TC = per_deviation_TC = beta_C = None
+        mean_TC = var_TC = scale_TC = centre_TC = per_deviation_TC = beta_C = count = None
         if normal is not None:
             if normal.mean_TC is None:
                 mean_TC, var_TC, per_deviation_TC = _statistics(y_TBCHW, normal.per_step, normal.eps)
+                if normal.share:
+                    mean_TC, var_TC, count = shared.statistics(mean_TC, var_TC, tiles.pixels * (1 if normal.per_step else steps), normal.share)
+                    per_deviation_TC = (var_TC + normal.eps).sqrt().reciprocal()
             else:
                 per_deviation_TC = (normal.var_TC.float() + normal.eps).rsqrt()
             scale_TC = _table(per_deviation_TC if normal.gamma_TC is None else per_deviation_TC * normal.gamma_TC, steps)
             centre_TC = _table(normal.mean_TC if mean_TC is None else mean_TC, steps)
             beta_C = None if normal.beta_TC is None else normal.beta_TC[0].float().contiguous()
         kept = Kept(*(x if x is None else x.detach() for x in (scale_TC, centre_TC, per_deviation_TC, beta_C,
-                                                                *(_each_channel(value, tiles.channels) for value in neuron[:2]))))
+                                                                *(_each_channel(value, tiles.channels) for value in neuron[:2]), count)))
         spikes_TBCHW = empty_rows(y_TBCHW)
         kernels.fire_kernel[tiles.along, tiles.across](
-            y_TBCHW, spikes_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
+            y_TBCHW, spikes_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:6], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
             NORM=normal is not None, SOFT=neuron.soft_reset, **tiles.block)
     if mean_TC is not None and normal.per_step:
         mean_TC, var_TC = mean_TC.expand(steps, -1), var_TC.expand(steps, -1)
-    return Fired(spikes_TBCHW, mean_TC, var_TC), kept
+    return Fired(spikes_TBCHW, mean_TC, var_TC, count), kept
 
 
 def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TBCHW: Tensor, learned: bool, over: bool = False) -> Gradients:
@@ -192,7 +197,7 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
         of_norm_2TKC = scratch(2, steps, tiles.along, tiles.channels) if sums else None
         of_neuron_2KC = scratch(2, tiles.along, tiles.channels) if learned else None
         kernels.walk_back_kernel[programs, tiles.across](
-            y_TBCHW, g_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:], *_numbers(neuron), neuron.spike.scale,
+            y_TBCHW, g_TBCHW, grad_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:6], *_numbers(neuron), neuron.spike.scale,
             history, of_norm_2TKC, of_neuron_2KC, steps, *tiles.sizes, _apart(y_TBCHW), _apart(g_TBCHW), tiles.along,
             NORM=normal is not None, RESCALE=normal is not None and not from_batch, SUMS=sums, NEURON=learned, SOFT=neuron.soft_reset,
             SURROGATE=type(neuron.spike).__name__, REVERSE=reverse, BITS=32 if steps <= 32 else 64, **tiles.block)
@@ -200,10 +205,13 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
         if sums:
             of_beta_TC, of_gamma_TC = sums_2TC = of_norm_2TKC.sum(2)
             groups = 1 if from_batch and not normal.per_step else steps       # of values that have statistics of their own
-            shift_TC, tilt_TC = scratch(2, groups, tiles.channels) if from_batch else (None, None)
+            shift_TC, tilt_TC = undoing_2TC = scratch(2, groups, tiles.channels) if from_batch else (None, None)
+            per_value = groups / (steps * tiles.pixels) if kept.count is None else 1.0
             kernels.settle_kernel[tiles.across, groups](
                 sums_2TC, shift_TC, tilt_TC, kept.per_deviation_TC, (len(kept.per_deviation_TC) > 1) * tiles.channels,
-                groups / (steps * tiles.pixels), steps, steps // groups, tiles.channels, BATCH=from_batch, BC=tiles.BC, num_warps=1)
+                per_value, steps, steps // groups, tiles.channels, BATCH=from_batch, BC=tiles.BC, num_warps=1)
+            if kept.count is not None:      # gamma's and beta's gradients stay this process's own
+                normal.share(undoing_2TC).div_(kept.count)
         if from_batch:
             tiles, gz_TBCHW = _Tiles.of(y_TBCHW, *WALK), grad_TBCHW
             grad_TBCHW = y_TBCHW if over and _apart(y_TBCHW) else gz_TBCHW

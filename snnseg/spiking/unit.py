@@ -151,7 +151,7 @@ class _Unit(torch.autograd.Function):
         ctx.save_for_backward(kept_x, weight, None if wiring.recompute else y_TBCHW, *kept)
         ctx.kept, ctx.how, ctx.likes = type(kept), (wiring, normal, neuron, way, dtype), (gamma_TC, beta_TC, leak, threshold)
         if fired.mean_TC is not None:
-            ctx.mark_non_differentiable(fired.mean_TC, fired.var_TC)
+            ctx.mark_non_differentiable(*(x for x in fired[1:] if x is not None))
         return tuple(fired)
 
     @staticmethod

@@ -104,7 +104,7 @@ class _NormAndFire(torch.autograd.Function):
         ctx.save_for_backward(y_TBCHW, *kept)
         ctx.kept, ctx.how, ctx.likes = type(kept), (way, normal, neuron), (gamma_TC, beta_TC, leak, threshold)
         if fired.mean_TC is not None:
-            ctx.mark_non_differentiable(fired.mean_TC, fired.var_TC)
+            ctx.mark_non_differentiable(*(x for x in fired[1:] if x is not None))
         return tuple(fired)
 
     @staticmethod

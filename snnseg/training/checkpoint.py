@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from snnseg import seal
 from snnseg.errors import CheckpointMismatch, StoreAltered, StoreError
 from snnseg.models.saved import read_weights, write_weights
+from snnseg.ranks import Ranks
 from snnseg.training.optim import Adam
 
 REMEDY = "It is removed, and the training goes on from the one before it, or from the beginning"
@@ -117,6 +118,19 @@ class Saver:
                 self.thread.shutdown()
 
 
+class Unsaved:
+    """In the place of a Saver on a rank that writes no files."""
+
+    def save(self, state: State) -> None:
+        """Nothing: the first rank saves."""
+
+    def __enter__(self) -> Unsaved:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def restore(folder: Path, model: nn.Module, optimizer: Adam, fingerprint: str) -> State:
     """Load a checkpoint into `model` and `optimizer`. Raises StoreAltered, CheckpointMismatch."""
     seal.verify(folder, REMEDY)
@@ -146,3 +160,13 @@ def newest(run: Path, model: nn.Module, optimizer: Adam, fingerprint: str) -> tu
             damaged.append(e)
             shutil.rmtree(folder_of(run, step))
     return State(), damaged
+
+
+def newest_of_all(run: Path, model: nn.Module, optimizer: Adam, fingerprint: str, ranks: Ranks) -> tuple[State, list[StoreError]]:
+    """`newest`, of the first rank, which may remove damaged ones; the others load the one that it took."""
+    state, damaged = newest(run, model, optimizer, fingerprint) if ranks.first else (State(), [])
+    if not ranks.alone:
+        taken = int(ranks.add(torch.tensor([state.step], device=next(model.parameters()).device)))
+        if taken and not ranks.first:
+            state = restore(folder_of(run, taken), model, optimizer, fingerprint)
+    return state, damaged

@@ -1,16 +1,25 @@
 """Spatial cross-entropy (eq. 5); N is the number of pixels that count."""
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from snnseg.data.store import VOID
 
 
-def cross_entropy(logits_BCHW: Tensor, mask_BHW: Tensor, void: str = "ignore") -> Tensor:
-    """Mean over all pixels but void ones; 0 where all are void. `void="background"` trains them as class 0."""
+def pixels(mask_BHW: Tensor, void: str = "ignore") -> Tensor:
+    """How many count, int64 [1]."""
+    return mask_BHW.new_full((1,), mask_BHW.numel(), dtype=torch.int64) if void == "background" else (mask_BHW != VOID).sum().view(1)
+
+
+def cross_entropy(logits_BCHW: Tensor, mask_BHW: Tensor, void: str = "ignore", of: Tensor | None = None) -> Tensor:
+    """Mean over all pixels but void ones; 0 where all are void. `void="background"` trains them as class 0.
+
+    Where the batch is a part of one, `of` is how many pixels count in the whole, int64 [1]: the parts' losses add up to its mean.
+    """
     mask = mask_BHW.long()
     if void == "background":
         mask = mask.masked_fill(mask == VOID, 0)
     total = F.cross_entropy(logits_BCHW.float(), mask, ignore_index=VOID, reduction="sum")
-    return total / (mask != VOID).sum().clamp(min=1)
+    return total / ((mask != VOID).sum() if of is None else of[0]).clamp(min=1)

@@ -30,9 +30,10 @@ from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
 
 PACKAGE = Path(seeds.__file__).parent
-SHAPES_WEIGHTS = ("seeds.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
+SHAPES_WEIGHTS = ("seeds.py", "ranks.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
                   "models/deeplab.py", "models/fcn.py", "models/feed.py", "models/inputs.py", "models/moves.py", "models/zoo.py",
-                  "training/loop.py", "training/loss.py", "training/optim.py", "training/step.py")
+                  "training/loop.py", "training/loss.py", "training/optim.py",
+                  "training/step.py", "training/together.py")
 
 
 @dataclass(frozen=True)

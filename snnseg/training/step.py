@@ -3,6 +3,9 @@
 On a GPU the kernels of a whole step, the optimiser's included, are captured once in a CUDA graph and replayed for every further
 batch of the same shape: small kernels are then no longer waited for by the processor that launches them. Where a step cannot be
 captured it is taken plainly, with the same numbers.
+
+One of several ranks takes its slice of the batch. Pixels are counted over all ranks before, gradients added up after; then each
+rank makes the same update by itself.
 """
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ from snnseg.data.loader import Batch
 from snnseg.errors import NotFinite
 from snnseg.evaluation import tally
 from snnseg.models import inputs, zoo
+from snnseg.ranks import ALONE, Ranks
 from snnseg.sections import Config
 from snnseg.training.checkpoint import State, still
-from snnseg.training.loss import cross_entropy
+from snnseg.training.loss import cross_entropy, pixels
 from snnseg.training.optim import Adam
+from snnseg.training.together import Together
 
 PLAINLY = 3         # steps of a shape before it is captured: libraries choose their kernels, Triton compiles its own
 LOG = logging.getLogger("snnseg")
@@ -29,8 +34,8 @@ LOG = logging.getLogger("snnseg")
 class Told(NamedTuple):
     """What a step tells, on the device."""
 
-    loss_and_norm_2: Tensor     # float32; the norm of all gradients together
-    tally: Tensor               # of the predictions before the update
+    numbers: Tensor             # float32: loss, norm of all gradients together; with several ranks, how many of them were asked to stop
+    tally: Tensor               # of the predictions before the update, this rank's
 
 
 class Captured(NamedTuple):
@@ -42,16 +47,19 @@ class Captured(NamedTuple):
 
 
 class Taken:
-    """A step that was given to the device; `tally` of its predictions there, until the next step is given to it."""
+    """A step that was given to the device; `tally` of its predictions there, until the next step is given to it.
 
-    def __init__(self, told: Told, batch: Batch, state: State):
-        self.tally, self.index_B, self.at = told.tally, batch.index_B, (state.step, state.epoch)
-        self.told, self.counted, self.end = still(told.loss_and_norm_2), None, None
+    `stops`: a rank was asked to stop before this step; known once the loss is.
+    """
+
+    def __init__(self, told: Told, batch: Batch, state: State, ranks: Ranks = ALONE):
+        self.tally, self.all_B, self.at, self.ranks = told.tally, batch.all_B, (state.step, state.epoch), ranks
+        self.told, self.counted, self.end, self.stops = still(told.numbers), None, None, False
 
     def count(self, counted: Tensor, kept: bool) -> None:
-        """Add the tally to what was counted before, and keep what it is by then as `self.counted`."""
+        """Add the tally to what was counted before, and keep what it is by then, over all ranks, as `self.counted`."""
         counted += self.tally
-        self.counted = still(counted) if kept else None
+        self.counted = still(counted if self.ranks.alone else self.ranks.add(counted.clone())) if kept else None
         self._end()
 
     def _end(self) -> None:
@@ -64,10 +72,11 @@ class Taken:
             self._end()
         if self.end:
             self.end.synchronize()
-        (loss, norm), (step, epoch) = self.told.tolist(), self.at
+        (loss, norm, *asked), (step, epoch) = self.told.tolist(), self.at
+        self.stops = any(asked)
         if math.isfinite(loss) and math.isfinite(norm):
             return loss
-        samples = ", ".join(map(str, self.index_B[:8].tolist())) + (", ..." if len(self.index_B) > 8 else "")
+        samples = ", ".join(map(str, self.all_B[:8].tolist())) + (", ..." if len(self.all_B) > 8 else "")
         raise NotFinite(
             f"step {step}, epoch {epoch}: loss {loss}, gradient norm {norm} on training samples "
             f"{samples}. The update was not made. Lower optim.lr or set optim.clip_norm, and look at these samples."
@@ -80,8 +89,10 @@ class Step:
     `behind` is how many steps may wait on the device before their loss is asked for, so that it has work while the next is prepared.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device):
-        self.model, self.optimizer, self.config, self.device = model, optimizer, config, device
+    def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device, ranks: Ranks = ALONE):
+        self.model, self.optimizer, self.config, self.device, self.ranks = model, optimizer, config, device, ranks
+        self.together = None if ranks.alone else Together(optimizer.parameters, 2, ranks)
+        self.answers = None if ranks.alone else torch.tensor([[0.0], [1.0]], device=device)     # to whether to stop
         zoo.compute_in(config.train.precision)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.behind = 1 if self.stream else 0
@@ -89,15 +100,19 @@ class Step:
         self.seen: dict[tuple[torch.Size, ...], int] = {}
         self.captured: dict[tuple[torch.Size, ...], Captured] = {}
 
-    def __call__(self, batch: Batch, state: State) -> Taken:
-        """Give a step to the device, which is not waited for. An update that is not finite is left out there."""
+    def __call__(self, batch: Batch, state: State, asked: bool = False) -> Taken:
+        """Give a step to the device, which is not waited for. An update that is not finite is left out there.
+
+        `asked`: this rank was asked to stop, which the others learn by this step.
+        """
         key_B = inputs.keys(batch.index_B, self.config, ("poisson", state.epoch)) if batch.key_B is None else batch.key_B
         reads = [None if x is None else inputs.on(x, self.device) for x in (batch.input, batch.mask_BHW, key_B)]
+        reads.append(None if self.ranks.alone else self.answers[int(asked)])
         now = self.stream and torch.cuda.current_stream(self.device)
         if now:
             self.stream.wait_stream(now)
         with torch.cuda.stream(self.stream):        # no stream, no change
-            taken = Taken(self._given(reads), batch, state)
+            taken = Taken(self._given(reads), batch, state, self.ranks)
         if now:
             now.wait_stream(self.stream)
         return taken
@@ -130,16 +145,18 @@ class Step:
 
     def _plain(self, reads: list[Tensor | None]) -> Told:
         """A step whose every operation is the device's own."""
-        items, mask_BHW, key_B = reads
+        items, mask_BHW, key_B, asked = reads
         config, model = self.config, self.model
+        of = () if self.ranks.alone else (self.ranks.add(pixels(mask_BHW, config.loss.void)),)
         x = inputs.source(items, key_B, config)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             logits_BCHW = model(x)
-        loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void)
+        loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void, *of)
         self.optimizer.zero_grad()
         loss.backward()
+        loss, *stops = (loss.detach(),) if self.ranks.alone else self.together.add(loss.detach(), asked[0])
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.optimizer.parameters])
-        told = torch.stack([loss.detach(), norm])
+        told = torch.stack([loss, norm, *stops])
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.optimizer.parameters, config.optim.clip_norm, norm)
         self.optimizer.step(left_out=1 - told.isfinite().all().float())
