@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,7 +85,10 @@ def joined(rank: int, size: int, backend: str, meeting: str = "env://") -> Itera
     if size == 1:
         yield ALONE
         return
-    dist.init_process_group(backend, meeting, datetime.timedelta(seconds=TIMEOUT_S), size, rank)
+    timeout = datetime.timedelta(seconds=TIMEOUT_S)
+    store, rank, size = next(dist.rendezvous(meeting, rank, size, timeout=timeout))
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")      # torchrun keeps its store: addresses of ranks that are gone are in it
+    dist.init_process_group(backend, timeout=timeout, world_size=size, rank=rank, store=dist.PrefixStore(f"attempt {again}", store))
     try:
         yield here()
     finally:
