@@ -6,7 +6,7 @@ Reads what `benchmarks.ranks` wrote (docs/results/ranks_gpu.json), prints tables
 
     compute(B) + norms + gradients * 2 (N - 1) / N / bandwidth + steps(N) * latency        steps(N) = log2 N within a host, and more between hosts
 
-compute: one GPU's, a line through its two batch sizes. norms: what statistics over all cost beside communication (`silent` less one GPU's).
+compute: one GPU's, a line through its smallest and its largest batch. norms: what statistics over all cost beside communication (`silent` less one GPU's).
 Bandwidth and latency within a host: from the two nets' communication on two GPUs. Between hosts nothing was measured: --bandwidth (of a GPU,
 50 GB/s = 400 Gbit/s) and --latency (of an exchange) are assumptions, and so are the tables beyond --per-host GPUs.
 """
@@ -73,12 +73,11 @@ def fitted(rows: list[dict[str, Any]], far: dict[str, float], per_host: int) -> 
     """A model for each net with norms synced or local."""
     one = {(r["net"], r["batch"]): r["ms"] for r in rows if r["scaling"] == "one"}
     two = {(r["net"], r["sync_norm"], r["batch"] // 2): r for r in rows if r["scaling"] == "weak" and r["ranks"] == 2}
-    nets, batches = (sorted({key[k] for key in one}) for k in (0, 1))
-    small, large = batches[0], batches[-1]
+    nets, (small, *_, large) = (sorted({key[k] for key in one}) for k in (0, 1))
     of = {net: sizes(next(r for r in rows if r["net"] == net)) for net in nets}
 
     def mean(net: str, sync_norm: str, value: str) -> float:
-        found = [two[net, sync_norm, b] for b in batches]
+        found = [two[net, sync_norm, b] for b in (small, large)]
         return sum(r["ms"] - r["silent_ms"] if value == "loud" else r["silent_ms"] - one[net, r["batch"] // 2] for r in found) / len(found)
 
     local = {net: mean(net, "local", "loud") for net in nets}
@@ -97,13 +96,14 @@ def fitted(rows: list[dict[str, Any]], far: dict[str, float], per_host: int) -> 
 
 def checked(rows: list[dict[str, Any]], models: dict[tuple[str, str], Model]) -> list[str]:
     """Each point that was run beside what the model says of it; `fitted` marks those that its constants come from."""
+    ends = [pick(r["batch"] for r in rows if r["scaling"] == "one") for pick in (min, max)]
     lines = ["| net | GPUs | norms | pictures a GPU | measured ms | predicted ms | off | measured efficiency | |",
              "|---|---:|---|---:|---:|---:|---:|---:|---|"]
     for r in rows:
         if r["ranks"] > 1:
             each = r["batch"] / r["ranks"]
             ms = models[r["net"], r["sync_norm"]].step(each, r["ranks"])
-            source = "fitted" if r["ranks"] == 2 and r["scaling"] == "weak" else ""
+            source = "fitted" if r["ranks"] == 2 and r["scaling"] == "weak" and each in ends else ""
             lines.append(f"| {r['net']} | {r['ranks']} | {r['sync_norm']} | {each:g} | {r['ms']:.2f} | {ms:.2f} | {100 * (ms / r['ms'] - 1):+.1f} % "
                          f"| {100 * r['efficiency']:.1f} % | {source} |")
     return lines
@@ -138,7 +138,7 @@ def main() -> None:
         print(f"- {net}, norms {sync_norm}: {m.fixed:.2f} ms + {m.picture:.3f} ms a picture; {m.norms:.2f} ms for norms; {m.megabytes:.1f} MB of gradients at "
               f"{m.gb_s:.0f} GB/s; {m.exchanges} exchanges of {1e3 * m.latency:.0f} us")
     print("", *checked(rows, models), sep="\n")
-    for pictures, side in ((16, SIDE), (64, SIDE), (1, LARGE)):
+    for pictures, side in ((16, SIDE), (64, SIDE), (8, LARGE)):
         print(f"\n{pictures} pictures of {side} x {side} a GPU:\n", *ahead(models, pictures, side), sep="\n")
 
 
