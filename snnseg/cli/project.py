@@ -87,8 +87,9 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
     numbers = configs.load(params, None, set or [])
     from snnseg.report import table
+    from snnseg.sections import data_folder
 
-    print(table.lines(table.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
+    print(table.lines(table.write(data_folder(numbers.root) / "result", numbers.report, configs.names(params))))
     print(numbers.report / "results.csv")
 
 
@@ -108,8 +109,9 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
     numbers = configs.load(params, None, set or [])
     from snnseg import tracking
     from snnseg.errors import TrackingError
+    from snnseg.sections import data_folder
 
-    database = numbers.root / "data" / "mlflow" / "mlflow.db"
+    database = data_folder(numbers.root) / "mlflow" / "mlflow.db"
     if not database.is_file():
         raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
