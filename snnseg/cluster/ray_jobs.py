@@ -13,10 +13,10 @@ from snnseg.cluster import address, job
 from snnseg.cluster.job import Order, Told
 from snnseg.errors import ClusterError, SnnsegError
 
-CONNECT_S, ANSWER_S = 5.0, 60.0
+CONNECT_S, ANSWER_S, TAKE_S = 5.0, 12.0, 60.0       # to be let in, to be answered, to have something taken
 QUIET_S = 30.0          # a log that says nothing for so long: is the cluster still there?
 TRIES, PAUSE_S = 5, 2.0     # to take up a log again whose connection broke
-START = "See that it runs and this machine reaches it; docs/cluster.md tells how to start one"
+START = "Start one there with `ray start --head` (docs/cluster.md), or see that this machine reaches it"
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging",
              "ray._private.runtime_env.working_dir")
 
@@ -39,7 +39,7 @@ def _named(url: str, of: str | None = None, token: str | None = None) -> Iterato
     except requests.exceptions.JSONDecodeError as e:
         raise ClusterError(url, "what answers there is no Ray dashboard", START) from e
     except (requests.exceptions.RequestException, aiohttp.ClientError, OSError) as e:
-        raise ClusterError(url, f"no Ray dashboard answers ({type(e).__name__})", START) from e
+        raise ClusterError(url, f"no Ray dashboard answers ({type(e.__context__ or e).__name__})", START) from e
     except (RuntimeError, ValueError, KeyError) as e:
         first = next(iter(str(e).strip().splitlines()), type(e).__name__)[:300]
         if of and "status code 404" in first:
@@ -71,8 +71,8 @@ class Jobs:
         class Client(JobSubmissionClient):
             """Ray's own waits for an answer for ever."""
 
-            def _do_request(self, *arguments: Any, **named: Any) -> Any:
-                return super()._do_request(*arguments, **{"timeout": (CONNECT_S, ANSWER_S), **named})
+            def _do_request(self, method: str, *arguments: Any, **named: Any) -> Any:
+                return super()._do_request(method, *arguments, **{"timeout": (CONNECT_S, ANSWER_S if method == "GET" else TAKE_S), **named})
 
         with _named(url, token=self.token):
             self.client = Client(url)
