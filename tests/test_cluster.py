@@ -110,7 +110,7 @@ def test_an_order_is_the_command_with_its_data(project):
     assert shared.variables["SNNSEG_DATA"] == "/shared/snnseg/data" and shared.job != asked.job
 
 
-@pytest.mark.filterwarnings("default")      # ray's own
+@pytest.mark.filterwarnings("ignore")      # ray's own
 def test_the_code_travels_and_nothing_else(project, tmp_path):
     """What Ray packs of a project that has everything in it: snnseg/data is code, data is not."""
     stays = ["data/store/voc/x", "data/raw/big.tar", ".venv/bin/python", ".git/config", ".dvc/config.local", ".env", "snnseg/__pycache__/a.pyc", "x.egg-info/PKG",

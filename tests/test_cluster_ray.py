@@ -21,7 +21,7 @@ from conftest import ROOT, TINY
 
 from snnseg import config, tracking
 
-pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets as Linux shows them"), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets as Linux shows them"), pytest.mark.filterwarnings("ignore")]
 SETS = [word for text in TINY for word in ("--set", text)]
 DOC = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 
@@ -56,7 +56,6 @@ class Cluster:
             self.process = subprocess.Popen([*command.split(), "--block", "--num-cpus", "1", "--object-store-memory", "100000000", "--dashboard-port", str(dashboard),
                                              "--ray-client-server-port", str(client), "--dashboard-agent-listen-port", str(agent), "--temp-dir", str(folder / "ray")],
                                             env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        self.kinds: set[int] = set()
         self.nodes = lambda: json.loads(self.get("/nodes?view=summary", token))["data"]["summary"]
         deadline = time.monotonic() + 90
         while not self.up():
@@ -157,15 +156,14 @@ def test_a_training_as_a_job_leaves_all_of_it_in_the_project(cluster, project):
 
 
 def test_a_job_that_fails_tells_its_first_error_and_its_code(cluster, project):
-    code, out, err = ended(begin(cluster, project, "submit", "--address", cluster.url, "--", "train", "voc/ann_fcn"))
+    """One whose store is missing, and one whose machine does not see the data; side by side, as jobs are."""
+    submit = ["submit", "--address", cluster.url]
+    both = [begin(cluster, project, *submit, "--", "train", "voc/ann_fcn"), begin(cluster, project, *submit, "--set", "cluster.data=/nowhere/data", "--", "report")]
+    (code, out, err), (other_code, _, other_err) = map(ended, both)
     name = out.splitlines()[0]
     assert code == 5 and err.count("\n") == 1, err
     assert err.startswith(f"snnseg: {name}: failed with exit code 5: {project.resolve()}/data/store/voc: not found. ")
-
-
-def test_a_job_whose_machine_does_not_see_the_data_says_so(cluster, project):
-    code, _, err = ended(begin(cluster, project, "submit", "--address", cluster.url, "--set", "cluster.data=/nowhere/data", "--", "report"))
-    assert code == 9 and "/nowhere/data: this machine does not see the project's data folder" in err and "cluster.data" in err
+    assert other_code == 9 and "/nowhere/data: this machine does not see the project's data folder" in other_err and "cluster.data" in other_err
 
 
 def test_ctrl_c_back_and_stop(cluster, project):

@@ -31,7 +31,7 @@ def test_no_host_of_anybody_is_named(path):
     assert not found, found
 
 
-@pytest.mark.filterwarnings("default")      # ray's own
+@pytest.mark.filterwarnings("ignore")      # ray's own
 @pytest.mark.parametrize("name", ["ray-up-aws.yaml", "ray-up-machines.yaml"])
 def test_ray_up_takes_the_file(name):
     """Ray's own checks, and a fault that they find."""
