@@ -341,6 +341,23 @@ def test_a_job_that_fails_ends_the_command_as_the_job(status, code, log, exit_co
     one_line(done, exit_code, f"snnseg: {name}: ", *words)
 
 
+def test_a_log_that_cannot_be_had_hides_nothing(project, environment):
+    """A job that failed before it had a machine has no log; Ray's message tells why."""
+    with Fake("", "FAILED", None).serving() as url:
+        done = run(url, "submit", "--", "report", cwd=project, env=environment)
+    warning, error = done.stderr.splitlines()
+    assert done.returncode == 9 and "does not give its log" in warning and "failed with exit code 9: it left no log" in error
+
+
+def test_a_job_that_waits_is_asked_to_end_and_not_waited_for(project, environment):
+    with (fake := Fake()).serving() as url:
+        fake.end = lambda known, status, code: known.update(status="PENDING")
+        name = run(url, "submit", "--no-wait", "--", "report", cwd=project, env=environment).stdout.strip()
+        start = time.monotonic()
+        done = run(url, "jobs", "stop", name, cwd=project, env=environment)
+    assert done.returncode == 0 and done.stdout.startswith(f"{name}: pending, asked to end after ") and time.monotonic() - start < 20
+
+
 def test_ctrl_c_leaves_the_job_running(project, environment):
     with (fake := Fake(hangs=True)).serving() as url:
         process = subprocess.Popen([*COMMAND, "submit", "--address", url, "--", "report"], cwd=project, env=environment | {"RAY_AUTH_TOKEN": TOKEN}, text=True,

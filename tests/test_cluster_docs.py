@@ -14,7 +14,7 @@ BLOCKS = [line for block in re.findall(r"^```\n(.*?)^```$", TEXT, re.MULTILINE |
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```\n.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL))
 SNNSEG = [c for c in [*BLOCKS, *INLINE] if c.startswith("snnseg ")]
 RAY = [c for c in [*BLOCKS, *INLINE] if c.startswith("ray ")]
-ELSE = {". .venv/bin/activate", "export RAY_AUTH_MODE=token", "chmod 600 ~/.ray/auth_token"}
+ELSE = {". .venv/bin/activate", "export RAY_AUTH_MODE=token", "chmod 600 ~/.ray/auth_token", "export RAY_JOB_START_TIMEOUT_SECONDS=604800"}
 COMING = {"train.workers", "cluster.gpus_per_worker", "cluster.storage", "cluster.max_failures"}     # of distributed training
 
 

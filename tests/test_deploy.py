@@ -52,7 +52,7 @@ def test_ray_up_takes_the_file(name):
 def test_machines_are_started_with_a_token_and_the_tested_versions(name):
     told = read(name)
     starts = [c for key in ("head_start_ray_commands", "worker_start_ray_commands") for c in told[key] if "ray start" in c]
-    assert len(starts) == 2 and all("RAY_AUTH_MODE=token ray start" in c and "activate" in c for c in starts)
+    assert len(starts) == 2 and all("RAY_AUTH_MODE=token " in c and "activate" in c for c in starts) and "RAY_JOB_START_TIMEOUT_SECONDS=" in starts[0]
     assert "--dashboard-host 127.0.0.1" in starts[0] and "--autoscaling-config" in starts[0] and "$RAY_HEAD_IP:6379" in starts[1]
     assert told["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token" and "chmod 600 ~/.ray/auth_token" in told["setup_commands"]
     assert any("pip install --quiet --constraint constraints.txt -e ." in c for c in told["setup_commands"]) and {"/data", "/.venv", "/.git"} <= set(told["rsync_exclude"])

@@ -66,12 +66,20 @@ def _followed(jobs: Jobs, job: str) -> None:
     from snnseg.cluster.job import why_failed
     from snnseg.errors import Interrupted, JobFailed
 
+    shown: list[str] = []
+
+    def show(piece: str) -> None:
+        shown.append(piece)
+        _write(piece)
+
     try:
-        told = jobs.follow(job, _write)
+        told = jobs.follow(job, show)
     except KeyboardInterrupt:
         raise Interrupted(f"{job} goes on without this terminal. Come back: snnseg jobs logs {job} --follow. End it: snnseg jobs stop {job}") from None
+    if not any(shown):
+        print(f"warning: {job}: its machine does not give its log", file=sys.stderr)
     if told.exit_code:
-        raise JobFailed(job, told.exit_code, *why_failed(told, jobs.log(job)))
+        raise JobFailed(job, told.exit_code, *why_failed(told, "".join(shown)))
     print(f"{job}: succeeded after {_duration(told.seconds(time.time()))}", file=sys.stderr)
 
 
@@ -173,10 +181,13 @@ def logs(job: Job, follow: Annotated[bool, typer.Option("--follow", help="Go on 
 def stop(job: Job, address: Address = None, set: Set = None, params: Params = PARAMS) -> None:
     """End a job; a training saves first.
 
+    A job that still waits for a machine ends as soon as it has one.
+
     \b
     Examples:
       snnseg jobs stop train-0101-120000-ab12
       snnseg jobs stop train-0101-120000-ab12 --address http://127.0.0.1:8265
     """
     told = _jobs(address, params, set).stop(job)
-    print(f"{job}: {told.status.lower()} after {_duration(told.seconds(time.time()))}")
+    still = "" if told.over else ", asked to end"
+    print(f"{job}: {told.status.lower()}{still} after {_duration(told.seconds(time.time()))}")

@@ -137,10 +137,10 @@ class Jobs:
             time.sleep(PAUSE_S)
 
     def stop(self, name: str) -> Told:
-        """Ask the job to end and wait until it has, as long as it may take to save. Tells how it ended."""
+        """Ask the job to end and wait until it has, as long as it may take to save. One that has not begun ends when it has a machine."""
         with self._asked(name):
             self.client.stop_job(name)
         until = time.monotonic() + job.STOP_WAIT_S + 15
-        while not (now := self.told(name)).over and time.monotonic() < until:
+        while not (now := self.told(name)).over and now.status != "PENDING" and time.monotonic() < until:
             time.sleep(0.5)
         return now
