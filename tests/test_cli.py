@@ -35,6 +35,7 @@ SURFACE = {
     "jobs": ["--address", "--json", "--set", "--params"],
     "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
     "jobs stop": ["job", "--address", "--set", "--params"],
+    "doctor": ["--json", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],

@@ -58,6 +58,33 @@ def setting(name: Annotated[str | None, typer.Argument(help="The setting to show
 
 
 @app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, set: Set = None, params: Params = PARAMS) -> None:
+    """See whether this machine has what a training needs.
+
+    Versions, device, disk, seals of stores and models, MLflow's database, a cluster; a line each, with what to do. Exit code 1 if one fails.
+
+    \b
+    Examples:
+      snnseg doctor
+      snnseg doctor --json
+    """
+    from dataclasses import asdict
+
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from snnseg import doctor as doctors
+
+    found = doctors.examine(numbers)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
+    for finding in [] if as_json else found:
+        print(f"{finding.state:4}  {finding.what}: {finding.fact}{f'. {finding.remedy}' if finding.remedy and finding.state != 'ok' else ''}")
+    if any(finding.state == "fail" for finding in found):
+        raise SystemExit(1)
+
+
+@app.command()
 def track(set: Set = None, params: Params = PARAMS) -> None:
     """Send to MLflow what it lacks of all runs and results.
 
