@@ -9,8 +9,9 @@ def main() -> None:
 
     config = load()
     from snnseg.report import overview, table
+    from snnseg.sections import data_folder
 
-    print(table.lines(overview.write(config.root / "data" / "result", config.report, names())))
+    print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names())))
 
 
 if __name__ == "__main__":

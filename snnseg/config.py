@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node
 
-from snnseg.errors import ConfigError
-from snnseg.sections import Config, Sections
+from snnseg.errors import ClusterError, ConfigError
+from snnseg.sections import DATA, Config, Sections
 
 PARAMS = "params.yaml"
 LIMIT_BYTES = 2**20     # a params file of a megabyte is not one
@@ -261,9 +262,12 @@ def load(params: Path | str = PARAMS, name: str | None = None, overrides: list[s
     """The config of `voc/ann_fcn`: sections, the benchmark's changes, the experiment's, then `section.key=value` overrides.
 
     `ann_fcn` alone is that experiment on the first benchmark. Data that is changed by an override gets a store of its own
-    beside the benchmark's. Raises ConfigError.
+    beside the benchmark's. Raises ConfigError, and ClusterError in a job whose machine does not see the project's data.
     """
     file = read(params)
+    if (place := os.environ.get(DATA)) and not os.path.isdir(place):
+        raise ClusterError(place, "this machine does not see the project's data folder, so results would be lost with the job",
+                           "Name a folder that the cluster's machines share: cluster.data in params.yaml (docs/cluster.md)")
     benchmark, experiment = file.find(name)
     numbers = file.numbers(benchmark, experiment)
 

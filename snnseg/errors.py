@@ -25,7 +25,7 @@ class SnnsegError(Exception):
 
     def __reduce__(self) -> tuple:
         """Comes back from another process as it was, though the classes below take other arguments."""
-        return _again, (type(self), str(self))
+        return _again, (type(self), str(self)), vars(self)
 
 
 def _again(kind: type[SnnsegError], message: str) -> SnnsegError:
@@ -137,6 +137,16 @@ class ClusterError(SnnsegError, ConnectionError):
 
     def __init__(self, address: str, fact: str, remedy: str):
         super().__init__(f"{address}: {fact}. {remedy}")
+
+
+class JobFailed(SnnsegError, ChildProcessError):
+    """A job on a cluster that ended with an error; its exit code, where there is one, is the job's."""
+
+    exit_code = 9
+
+    def __init__(self, job: str, code: int, fact: str, remedy: str):
+        super().__init__(f"{job}: {fact}. {remedy}")
+        self.exit_code = code
 
 
 class TrackingError(SnnsegError, RuntimeError):

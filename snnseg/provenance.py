@@ -3,16 +3,21 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 CODE = ("snnseg", "pipelines", "params.yaml", "dvc.yaml")      # what may change a result
+COMMIT = "SNNSEG_COMMIT"        # in the environment of a job on a cluster, whose copy of the project has no history
 
 
 def commit(root: Path) -> str:
     """Short hash of HEAD, `+` if code or parameters differ from it, `unknown` outside a git checkout."""
+    if told := os.environ.get(COMMIT):
+        return told
+
     def git(*args: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,9 +231,12 @@ class Robustness(Section):
 
 
 class Cluster(Section):
-    """Where stores are written when one machine is not enough."""
+    """Where stores are written and commands run when one machine is not enough."""
 
     address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+    dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]{1,200}/?$")]     # of a Ray cluster that takes jobs
+    data: Annotated[str, Field(pattern=r"^/[^\n]{1,1000}$")] | None     # the project's data folder as a job's machine sees it; null = where it is here
+    job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
 
 
 class Track(Section):
@@ -267,6 +271,14 @@ class Sections(Section):
         if self.data.dataset == "mnist_cifar" and self.evaluate.pictures > self.data.mnist_cifar.test:
             raise ValueError("evaluate.pictures is larger than data.mnist_cifar.test")
         return self
+
+
+DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
+
+
+def data_folder(root: Path) -> Path:
+    """Where the files of the project at `root` lie, raw and produced: its `data`, or the folder that a job was told of."""
+    return Path(os.environ.get(DATA) or root / "data")
 
 
 class Config(Sections):
@@ -326,11 +338,11 @@ class Config(Sections):
 
     @property
     def raw(self) -> Path:
-        return self.root / "data" / "raw"
+        return data_folder(self.root) / "raw"
 
     @property
     def store(self) -> Path:
-        return self.root / "data" / "store" / self.store_name
+        return data_folder(self.root) / "store" / self.store_name
 
     @property
     def store_params(self) -> dict[str, Any]:
@@ -341,17 +353,17 @@ class Config(Sections):
 
     @property
     def model_folder(self) -> Path:
-        return self.root / "data" / "model" / self.name
+        return data_folder(self.root) / "model" / self.name
 
     @property
     def result_folder(self) -> Path:
         """Curve, scores and pictures of this experiment."""
-        return self.root / "data" / "result" / self.name
+        return data_folder(self.root) / "result" / self.name
 
     @property
     def report(self) -> Path:
         """All experiments side by side."""
-        return self.root / "data" / "report"
+        return data_folder(self.root) / "report"
 
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from pydantic import ValidationError
 
-from snnseg.sections import Config, flat
+from snnseg.sections import Config, data_folder, flat
 from snnseg.training.report import Numbers, read_journal
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ BATCH = 900         # metrics a call; MLflow takes at most 1 000
 
 
 def store_uri(root: Path) -> str:
-    return f"sqlite:///{root}/data/mlflow/mlflow.db"
+    return f"sqlite:///{data_folder(root)}/mlflow/mlflow.db"
 
 
 def load(config: Config) -> None:
@@ -43,7 +43,7 @@ def _client(root: Path, experiment: str) -> tuple[Any, str]:
     import mlflow
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)     # the making of tables is no news
-    folder = root / "data" / "mlflow"
+    folder = data_folder(root) / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "lock", timeout=60):        # two processes must not create the tables at once
         client = mlflow.MlflowClient(store_uri(root))
@@ -185,7 +185,7 @@ def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[s
 def replay(configs: list[Config]) -> list[str]:
     """Send what MLflow lacks of all runs below data/run and of the experiments' results; return what was looked at."""
     root, done = configs[0].root, []
-    for path in sorted((root / "data" / "run").glob("*/about.json")):
+    for path in sorted((data_folder(root) / "run").glob("*/about.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         try:
             config = Config.of(about, root)

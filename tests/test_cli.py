@@ -32,12 +32,18 @@ SURFACE = {
     "evaluate": ["experiment", "--model", "--set", "--params"],
     "energy": ["experiment", "--model", "--set", "--params"],
     "robustness": ["experiment", "--model", "--set", "--params"],
+    "submit": ["arguments", "--address", "--no-wait", "--set", "--params"],
+    "jobs": ["--address", "--json", "--set", "--params"],
+    "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
+    "jobs stop": ["job", "--address", "--set", "--params"],
+    "doctor": ["--json", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],
 }
 GROUP = typer.main.get_command(main.app).commands
-VERBS = {name: command for name, command in GROUP.items() if name != "data"} | {f"data {name}": command for name, command in GROUP["data"].commands.items()}
+VERBS = {name: command for name, command in GROUP.items() if name != "data"} | {
+    f"{group} {name}": command for group in ("data", "jobs") for name, command in GROUP[group].commands.items()}
 
 
 def snnseg(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 120, **options) -> subprocess.CompletedProcess[str]:
@@ -78,11 +84,15 @@ def test_help_has_examples_that_exist(verb, environment):
     experiments = [*config.names(ROOT / "params.yaml"), *file.experiments, *file.benchmarks]
     for example in examples:
         words = example.removeprefix(verb).split()
+        if verb == "submit":
+            words, _, job = example.removeprefix(verb).partition(" -- ")
+            words = words.split()
+            assert job.split()[0] in SURFACE and VERBS[job.split()[0]].make_context("job", job.split()[1:])
         given = {w for w in words if w.startswith("--")}
         assert given <= set(SURFACE[verb])
         sets = [words[k + 1] for k, w in enumerate(words) if w == "--set"]
         named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in {"--set", "--params", "--port"}]
-        assert all(n in (settings if verb == "setting" else files if verb == "data fetch" else experiments) for n in named)
+        assert all(n in (settings if verb == "setting" else files if verb == "data fetch" else experiments) for n in named) or verb.startswith("jobs ")
         config.load(ROOT / "params.yaml", None, sets)
 
 
@@ -160,7 +170,8 @@ def test_every_verb_refuses_a_wrong_set(verb, environment):
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_a_missing_params_file_is_named(verb, tmp_path, environment):
-    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "robustness": ["ann_fcn"], "data fetch": ["voc"]}.get(verb, [])
+    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "robustness": ["ann_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
+              "jobs logs": ["x"], "jobs stop": ["x"]}.get(verb, [])
     one_line(snnseg(*verb.split(), *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
     assert not list(tmp_path.iterdir())
 

@@ -15,11 +15,11 @@ from snnseg import errors, stage
 
 CODES = {"UsageError": 2, "ConfigError": 3, "CheckpointMismatch": 3, "DataError": 4, "DataMissing": 4, "UnsafeArchive": 4, "StoreError": 5,
          "StoreMissing": 5, "StoreAltered": 5, "Busy": 5, "Unusable": 5, "NoSpace": 6, "NotFinite": 7, "OutOfMemory": 8,
-         "ClusterError": 9, "TrackingError": 10, "Interrupted": 130}
+         "ClusterError": 9, "JobFailed": 9, "TrackingError": 10, "Interrupted": 130}
 BUILTINS = {"UsageError": ValueError, "ConfigError": ValueError, "CheckpointMismatch": ValueError, "DataError": ValueError,
             "DataMissing": FileNotFoundError, "UnsafeArchive": ValueError, "StoreError": OSError, "StoreMissing": FileNotFoundError,
             "StoreAltered": OSError, "Busy": OSError, "Unusable": PermissionError, "NoSpace": OSError, "NotFinite": ArithmeticError, "OutOfMemory": MemoryError,
-            "ClusterError": ConnectionError, "TrackingError": RuntimeError, "Interrupted": KeyboardInterrupt}
+            "ClusterError": ConnectionError, "JobFailed": ChildProcessError, "TrackingError": RuntimeError, "Interrupted": KeyboardInterrupt}
 KINDS = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.SnnsegError) and name != "SnnsegError"}
 
 
@@ -27,7 +27,7 @@ def example(kind: type[errors.SnnsegError]) -> errors.SnnsegError:
     """An error of this class, its words told from one another."""
     from pathlib import Path
     given = {"checkpoint": Path("run/step-1"), "found": "f" * 64, "expected": "e" * 64, "file": "a file", "address": "an address", "store": "a store", "place": "a place",
-             "fact": "a fact", "remedy": "A remedy.", "free": 2**20, "message": "a message"}
+             "fact": "a fact", "remedy": "A remedy.", "free": 2**20, "message": "a message", "job": "a job", "code": 9}
     return kind(*[given[name] for name in inspect.signature(kind).parameters])
 
 
@@ -77,6 +77,11 @@ def test_a_worker_process_hands_its_error_over(name):
 def test_line_breaks_and_escape_codes_are_shown_not_obeyed(kind):
     assert str(kind("a\nb\r\x1b[31m\0\u2028ü 🎉 \\")) == "a\\nb\\r\\x1b[31m\\x00\\u2028ü 🎉 \\"
     assert "\n" not in str(errors.StoreAltered("a\nstore", "f\n", "r\n")) and "\n" not in str(errors.DataMissing("a\nfile", "r"))
+
+
+def test_a_failed_job_has_the_exit_code_of_the_job():
+    failed = pickle.loads(pickle.dumps(errors.JobFailed("train-1", 5, "exit code 5", "See the log")))
+    assert failed.exit_code == 5 and errors.JobFailed.exit_code == 9 and str(failed) == "train-1: exit code 5. See the log"
 
 
 def test_messages_have_fact_place_and_remedy():

@@ -20,7 +20,7 @@ FLOORS = [
     {"models"},
     {"evaluation"},
     {"training"},
-    {"tracking", "report"},
+    {"tracking", "report", "cluster", "doctor"},
     {"cli", "__main__"},
 ]
 LEAVES = {"cli", "__main__", "pipelines", "benchmarks"}       # nobody imports these, but __main__ the cli

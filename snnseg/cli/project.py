@@ -58,6 +58,33 @@ def setting(name: Annotated[str | None, typer.Argument(help="The setting to show
 
 
 @app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, set: Set = None, params: Params = PARAMS) -> None:
+    """See whether this machine has what a training needs.
+
+    Versions, device, disk, seals of stores and models, MLflow's database, a cluster; a line each, with what to do. Exit code 1 if one fails.
+
+    \b
+    Examples:
+      snnseg doctor
+      snnseg doctor --json
+    """
+    from dataclasses import asdict
+
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from snnseg import doctor as doctors
+
+    found = doctors.examine(numbers)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
+    for finding in [] if as_json else found:
+        print(f"{finding.state:4}  {finding.what}: {finding.fact}{f'. {finding.remedy}' if finding.remedy and finding.state != 'ok' else ''}")
+    if any(finding.state == "fail" for finding in found):
+        raise SystemExit(1)
+
+
+@app.command()
 def track(set: Set = None, params: Params = PARAMS) -> None:
     """Send to MLflow what it lacks of all runs and results.
 
@@ -87,8 +114,9 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
     numbers = configs.load(params, None, set or [])
     from snnseg.report import overview, table
+    from snnseg.sections import data_folder
 
-    print(table.lines(overview.write(numbers.root / "data" / "result", numbers.report, configs.names(params))))
+    print(table.lines(overview.write(data_folder(numbers.root) / "result", numbers.report, configs.names(params))))
     print(numbers.report / "results.csv")
 
 
@@ -108,8 +136,9 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
     numbers = configs.load(params, None, set or [])
     from snnseg import tracking
     from snnseg.errors import TrackingError
+    from snnseg.sections import data_folder
 
-    database = numbers.root / "data" / "mlflow" / "mlflow.db"
+    database = data_folder(numbers.root) / "mlflow" / "mlflow.db"
     if not database.is_file():
         raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)

@@ -24,7 +24,7 @@ from snnseg import lock, memory, provenance, seal, seeds
 from snnseg.data import store
 from snnseg.errors import SnnsegError, StoreAltered
 from snnseg.models import saved, zoo
-from snnseg.sections import Config
+from snnseg.sections import Config, data_folder
 from snnseg.training import loop
 from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
@@ -106,7 +106,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     data = loaded(config)
     fingerprint = config.fingerprint(data.digest, code_digest())
     title = config.name
-    folder = config.root / "data" / "run" / f"{config.benchmark}-{config.experiment}-{fingerprint[:12]}"
+    folder = data_folder(config.root) / "run" / f"{config.benchmark}-{config.experiment}-{fingerprint[:12]}"
     with lock.held(folder, "training"):
         if seal.is_sealed(folder / "model"):
             print(f"{title}: finished before. To train it anew, remove {folder}", file=sys.stderr)

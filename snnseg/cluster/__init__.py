@@ -1,0 +1,1 @@
+"""Commands as jobs on a Ray cluster: where they go, what travels, what comes back."""
