@@ -9,7 +9,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from snnseg import ranges
 
 LARGEST = 10**9         # of any count
 
@@ -210,8 +212,30 @@ class Energy(Section):
     saturated: Share                            # a channel that fires this often is called saturated
 
 
+Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int | float | str | None]], AfterValidator(ranges.checked)]
+
+
+class Tune(Section):
+    """A sweep: which numbers are drawn from where, and for how long each trial trains."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]       # another name begins another sweep
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    space: Annotated[dict[str, Range], BeforeValidator(ranges.by_key)]    # whether keys and values fit the other sections: tuning.space
+    objectives: Annotated[list[Literal["miou", "energy"]], AfterValidator(ranges.objectives)]
+    seed: Seed
+    holdout: Annotated[Number, Field(gt=0, le=0.5)]     # share of the training split that trials are validated on
+    epochs: Count                               # of a trial
+    grace: Count                                # epochs before a trial may be stopped
+    reduction: Annotated[Number, Field(gt=1, le=100)]   # one of so many goes on at each rung
+    startup: CountOrZero                        # trials drawn at random before TPE learns from them
+    energy_pictures: Count                      # of those held out, on which a finished trial's energy is counted
+    concurrency: Count | None                   # trials at a time; null = as many as there are cores, or GPUs
+    cpus_per_trial: Count
+    gpus_per_trial: Positive
+
+
 class Cluster(Section):
-    """Where stores are written when one machine is not enough."""
+    """Where stores are written and trials run when one machine is not enough."""
 
     address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
 
@@ -233,6 +257,7 @@ class Sections(Section):
     train: Train
     evaluate: Evaluate
     energy: Energy
+    tune: Tune
     cluster: Cluster
     track: Track
 
