@@ -44,6 +44,10 @@ class Trial:
         """Whether it has a score. One that diverged or crashed has none, whatever its last epoch said."""
         return self.state in COUNTED and self.miou is not None
 
+    def after(self, epoch: int) -> float | None:
+        """mIoU after so many epochs: what trials that were stopped and others can be compared by. None where it has no score."""
+        return next((miou for at, miou in self.curve if at == epoch), None) if self.counted else None
+
     @property
     def row(self) -> dict[str, Value]:
         """For trials.csv."""
@@ -62,19 +66,22 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 
 class Ledger:
-    """The trials of a sweep's folder, in order of their number. The caller holds the folder's lock."""
+    """The trials of a sweep's folder, in order of their number. Who writes holds the folder's lock, and calls `mend` first."""
 
     def __init__(self, folder: Path):
         self.path = folder / LEDGER
         self.trials: dict[int, Trial] = {}
-        lines = _whole_lines(self.path)
-        for line in lines:
+        self.lines = _whole_lines(self.path)
+        for line in self.lines:
             if "params" in line:
                 self.trials[line["trial"]] = Trial(line["trial"], line["params"])
             else:
                 _settle(self.trials[line["trial"]], line)
-        if self.path.exists():      # without the line that was being written when the process was killed
-            seal.write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def mend(self) -> None:
+        """Cut off the line that was being written when a process was killed, if there is one. Raises NoSpace."""
+        if self.path.exists():
+            seal.write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     @property
     def settled(self) -> list[Trial]:

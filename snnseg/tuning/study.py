@@ -20,6 +20,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def distribution(one: Range) -> optuna.distributions.BaseDistribution:
+    """What Optuna calls the range."""
     if one.kind == "choice":
         return optuna.distributions.CategoricalDistribution(one.values)
     if one.kind == "int":
@@ -91,11 +92,11 @@ def importance(space: Space, trials: Iterable[Trial], epoch: int, seed: int) -> 
 
     After that many epochs all trials can be compared, those that were stopped later as well.
     """
-    known = [(t, dict(map(tuple, t.curve)).get(epoch)) for t in trials if t.counted]
-    scored = [(t, miou) for t, miou in known if miou is not None]
+    scored = [(t, miou) for t in trials if (miou := t.after(epoch)) is not None]
     if len(scored) < 4 or len({miou for _, miou in scored}) < 2:
         return {}
     study = optuna.create_study(direction="maximize")
     for trial, miou in scored:
         study.add_trial(optuna.trial.create_trial(params=trial.params, distributions={one.key: distribution(one) for one in space}, value=miou))
-    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed))
+    found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed))
+    return {key: float(share) for key, share in found.items()}

@@ -1,6 +1,6 @@
 """A sweep as a folder: `data/tune/<benchmark>-<experiment>-<fingerprint>/`.
 
-    sweep.json  ledger.jsonl  trials/0007/ ...  and, at its end, trials.csv  best.json  pictures and a page
+    sweep.json  ledger.jsonl  trials/0007/ ...  and, at its end, trials.csv  best.json  *.png  sweep.html
 
 The fingerprint covers the store, the code, how long trials train and on what they are validated, and all numbers that shape
 the nets but those that are swept: the same command goes on, also with more trials, and after `--apply best`. Trials are
@@ -138,37 +138,38 @@ class Sweep:
 
 
 class Progress:
-    """One line a settled trial, on stderr."""
+    """One line a settled trial, on stderr. The time left is reckoned from the first, before which processes have to start."""
 
     def __init__(self, wanted: int, settled: int):
-        self.wanted, self.before, self.now, self.started = wanted, settled, 0, time.monotonic()
+        self.wanted, self.before, self.now, self.first = wanted, settled, 0, 0.0
 
     def __call__(self, found: Trial) -> None:
-        self.now += 1
-        elapsed, left = time.monotonic() - self.started, self.wanted - self.before - self.now
-        score = f"mIoU {found.miou:.2f} after {found.epochs} epochs" if found.counted else found.why or "no score"
+        now, self.now = time.monotonic(), self.now + 1
+        self.first = self.first or now
+        done, left = self.before + self.now, self.wanted - self.before - self.now
+        score = f"mIoU {found.miou:.2f} after {found.epochs} epoch{'s' * (found.epochs > 1)}" if found.counted else found.why or "no score"
         state = "" if found.state == ledger.FINISHED else f"{found.state}, " if found.counted else f"{found.state}: "
-        rest = f"; {duration(elapsed / self.now * left)} left" if left > 0 else ""
-        print(f"trial {found.number} ({self.before + self.now} of {self.wanted}): {space.told(found.params)}: {state}{score}, "
-              f"{found.seconds:.0f} s{rest}", file=sys.stderr)
+        rest = f"; {duration((now - self.first) / (self.now - 1) * left)} left" if left > 0 and self.now > 1 else ""
+        print(f"trial {found.number} ({done} of {self.wanted}): {space.told(found.params)}: {state}{score}, {found.seconds:.0f} s{rest}", file=sys.stderr)
 
 
-def begin(at: Place, overrides: Sequence[str]) -> None:
+def begin(at: Place) -> None:
     """Write sweep.json where there is none. Raises NoSpace."""
     if "uid" not in at.about:
-        at.about.update(uid=uuid.uuid4().hex, overrides=[text for text in overrides if not text.strip().startswith(("tune.", "cluster.", "track."))])
+        at.about["uid"] = uuid.uuid4().hex
         seal.write_file(at.folder / "sweep.json", json.dumps(at.about, indent=1) + "\n")
 
 
-def execute(config: Config, ranges: Space, at: Place, overrides: Sequence[str], told: Callable[[Sequence[Trial]], None] = lambda trials: None,
+def execute(config: Config, ranges: Space, at: Place, told: Callable[[list[Trial]], None] = lambda trials: None,
             worker: type | None = None) -> list[Trial]:
     """Run what is missing of the sweep and return its settled trials; `told` hears of all of them whenever one is added.
 
     Raises Busy, ClusterError, NoSpace.
     """
     with lock.held(at.folder, "sweeping"):
-        begin(at, overrides)
+        begin(at)
         book = Ledger(at.folder)
+        book.mend()
         for one in book.open:
             _recover(book, at.folder, one)
         told(book.settled)
@@ -183,7 +184,7 @@ def execute(config: Config, ranges: Space, at: Place, overrides: Sequence[str], 
             ray_sweep.run(sweep, book.settled, worker)
         for one in book.settled:
             trial.forget(ledger.trial_folder(at.folder, one.number))
-        return book.settled
+        return sorted(book.settled, key=lambda t: t.number)
 
 
 def _recover(book: Ledger, folder: Path, one: Trial) -> None:
