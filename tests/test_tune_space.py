@@ -1,4 +1,5 @@
 """What a sweep draws from: every range that does not fit is refused by name, before anything heavy."""
+import re
 import subprocess
 import sys
 
@@ -126,3 +127,14 @@ def test_numbers_are_told_short_and_set_exactly():
     assert words[:2] == ["--set", "model.width=0.5"] and words[0::2] == ["--set"] * 7
     again = load(*words[1::2])
     assert space.changed(load("model.width=0.5"), params).about == again.about
+
+
+def test_what_the_docs_say_fits():
+    text = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    sets, ranges = re.findall(r"--set (tune\.[^`\s\[,]+(?:\[[^\]]*\])?)", text), re.findall(r"\| `(\w+\.\w+: \{\w+: \[.*?\]\})` \|", text)
+    assert len(sets) >= 4 and len(ranges) == 4
+    for one in sets:
+        assert space.read(load(one))
+    for one in ranges:
+        key, told = one.split(": ", 1)
+        assert any(r.key == key for r in space.read(load(f"tune.space.{key}={told}")))

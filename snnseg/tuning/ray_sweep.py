@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from snnseg.data import ray_tasks
-from snnseg.errors import ClusterError
+from snnseg.errors import ClusterError, SnnsegError
 from snnseg.sections import Config
 from snnseg.tuning import ledger
 from snnseg.tuning.ledger import Trial
@@ -116,13 +116,13 @@ def halving(config: Config, trials: list[Trial]) -> Any:
 
 
 def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
-    """Run trials until `sweep.next` has none left. Raises ClusterError; an interrupt ends it, and what is saved stays.
+    """Run trials until `sweep.next` has none left. Raises ClusterError, NoSpace; an interrupt ends it, and what is saved stays.
 
     `worker` is the trainable, `ray_trial.Worker` if not given.
     """
     scratch = sweep.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    with cluster(sweep.config.cluster.address) as has:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cluster(sweep.config.cluster.address) as has:   # Ray tells there who died
         from ray import tune
         from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
         from ray.tune.search import Searcher
@@ -131,6 +131,14 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
 
         needs, at_a_time = share(sweep.config, has)
         live: set[int] = set()
+        trouble: list[SnnsegError] = []     # of the sweep itself, as a full disk: Ray would take it for the trial's
+
+        def settle(number: int, outcome: dict[str, Any]) -> None:
+            live.discard(number)
+            try:
+                sweep.settle(number, outcome)
+            except SnnsegError as e:
+                trouble.append(e)
 
         class Asking(Searcher):
             """Asks the sweep for a trial when there is room for one."""
@@ -138,7 +146,12 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
             def suggest(self, trial_id: str) -> Any:
                 if len(live) >= at_a_time:
                     return None
-                if (trial := sweep.next()) is None:
+                try:
+                    trial = None if trouble else sweep.next()
+                except SnnsegError as e:
+                    trouble.append(e)
+                    trial = None
+                if trial is None:
                     return Searcher.FINISHED
                 live.add(trial.number)
                 return sweep.job(trial)
@@ -160,14 +173,11 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
                     sweep.heard(result["number"], result["epoch"], result["miou"])
 
             def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-                number = trial.config["number"]
-                live.discard(number)
-                sweep.settle(number, trial.last_result.get("outcome") or {"state": ledger.STOPPED})
+                settle(trial.config["number"], trial.last_result.get("outcome") or {"state": ledger.STOPPED})
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-                live.discard(trial.config["number"])
                 why = _why(trial.error_file)
-                sweep.settle(trial.config["number"], {"state": ledger.OUT_OF_MEMORY if "OutOfMemoryError" in why else ledger.CRASHED, "why": why})
+                settle(trial.config["number"], {"state": ledger.OUT_OF_MEMORY if "OutOfMemoryError" in why else ledger.CRASHED, "why": why})
 
             def __reduce__(self) -> tuple:
                 return Callback, ()
@@ -181,10 +191,12 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
                                        checkpoint_config=CheckpointConfig(checkpoint_at_end=False), failure_config=FailureConfig(max_failures=0))).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        if trouble:
+            raise trouble[0]
 
 
 def _why(error_file: str | None) -> str:
-    """What Ray wrote of a trial whose process ended, in one line: the error's name and the first that it says."""
+    """What Ray wrote of a trial whose process ended, in one line and without its guesses."""
     lines = [line.strip() for line in (Path(error_file).read_text(encoding="utf-8") if error_file else "").splitlines() if line.strip()]
     named = [line for line in lines if line.startswith(("ray.exceptions.", "ray.tune.error."))]
-    return (named or lines[-1:] or ["its process ended"])[0][:300]
+    return (named or lines[-1:] or ["its process ended"])[0].partition(" Some common causes")[0][:300]
