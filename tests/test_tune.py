@@ -15,7 +15,7 @@ from conftest import ROOT, TINY
 
 from snnseg import config, tracking
 from snnseg.data.prepare import prepare
-from snnseg.errors import Busy, ClusterError
+from snnseg.errors import Busy, ClusterError, SnnsegError
 from snnseg.tuning import ledger, ray_sweep, space, sweep, tune
 
 NAME = "mnist_cifar/spiking_deeplab"
@@ -97,6 +97,30 @@ def test_two_sweeps_in_one_folder_are_one_too_many(tiny, ray_cluster):
         sweep.execute(c, space.read(c), at)
 
 
+def test_what_is_no_fault_of_a_trial_ends_the_sweep_and_leaves_it_open(tiny, ray_cluster):
+    """A full disk in the first trials: exit code 6, nothing settled; once there is room the same trials are run."""
+    from snnseg.tuning.ray_trial import Worker
+
+    class Full(Worker):
+        def execute(self, config, folder, tell, stop):
+            from snnseg.errors import NoSpace
+
+            raise NoSpace(folder, 0)
+
+    c = tiny("spiking_deeplab", *SHORT, "tune.trials=2", "tune.grace=2")
+    prepare(c)
+    at = sweep.place(c)
+    with pytest.raises(SnnsegError, match="no space left") as caught:
+        sweep.execute(c, space.read(c), at, worker=Full)
+    assert caught.value.exit_code == 6
+    book = ledger.Ledger(at.folder)
+    begun = [t.params for t in book.open]
+    assert begun and not book.settled
+    settled = sweep.execute(c, space.read(c), at)
+    assert [t.params for t in settled][:len(begun)] == begun and {t.state for t in settled} == {"finished"}
+    accounted(at.folder, 2)
+
+
 def test_concurrency_follows_from_the_resources():
     def share(*sets: str, **has: float):
         return ray_sweep.share(config.load(ROOT / "params.yaml", NAME, sets), has)
@@ -136,9 +160,30 @@ def killed_when(settled: int, project: Path, environment: dict[str, str], words:
     return folders[0].parent
 
 
-def test_the_driver_is_killed_and_the_same_command_goes_on(place, environment):
-    """kill -9 with two of six trials settled: six are executed in all, none twice; MLflow has a parent and six children."""
-    words = command("--trials", "6")
+def interrupted(project: Path, environment: dict[str, str], words: list[str], limit_s: float) -> None:
+    """Ctrl-C once the first trial has told something: one closing line, exit code 130."""
+    process = subprocess.Popen(words, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    try:
+        deadline = time.monotonic() + limit_s
+        while not list((project / "data" / "tune").glob("*/trials/*/metrics.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and out == "" and "Traceback" not in err and err.splitlines()[-1].startswith("snnseg: interrupted"), err
+
+
+def test_the_driver_is_ended_twice_and_the_same_command_goes_on(place, environment, tmp_path):
+    """Ctrl-C in the first trial, kill -9 with two of six settled: six are executed in all, none twice; MLflow has a parent and six children.
+
+    Nothing is written to the home directory: Ray's token for its local cluster would go there.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    environment, words = environment | {"HOME": str(home)}, command("--trials", "6")
+    interrupted(place, environment, words, 120)
     folder = killed_when(2, place, environment, words, 120)
     before = {t.number for t in ledger.Ledger(folder).settled}
     untouched = {n: told for n, told in attempts(folder).items() if n in before}
@@ -154,6 +199,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(place, environment):
     assert len(parents) == 1 and parents[0].info.status == "FINISHED" and sorted(r.data.tags["trial"] for r in runs if r is not parents[0]) == list("012345")
     strays = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in _read(p)] if Path("/proc").exists() else []
     assert not strays
+    assert not [p for p in home.rglob("*") if p.is_file() and "matplotlib" not in str(p)]
 
     applied = subprocess.run([*words, "--apply", "best"], cwd=place, env=environment, capture_output=True, text=True, timeout=60)
     assert applied.returncode == 0 and "train it" not in applied.stdout and applied.stderr == "", applied.stderr
@@ -168,30 +214,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def test_ctrl_c_is_one_line_and_the_sweep_can_go_on(place, environment):
-    process = subprocess.Popen(command("--trials", "50"), cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    try:
-        deadline = time.monotonic() + 120
-        while not list((place / "data" / "tune").glob("*/trials/*/metrics.jsonl")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "Traceback" not in err and err.splitlines()[-1].startswith("snnseg: interrupted"), err
-    assert out == ""
-
-
-def test_nothing_is_written_to_the_home_directory(place, environment, tmp_path):
-    """Ray's token for its local cluster would go there."""
-    home = tmp_path / "home"
-    home.mkdir()
-    done = subprocess.run(command("--trials", "1"), cwd=place, env=environment | {"HOME": str(home)}, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert not [p for p in home.rglob("*") if p.is_file() and "matplotlib" not in str(p)]
 
 
 # at full length, by hand: python -m pytest -m slow -s tests/test_tune.py

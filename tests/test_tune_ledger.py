@@ -245,11 +245,24 @@ def test_pictures_held_out_are_a_seeded_share_and_in_no_training():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_windows_held_out_share_no_frame_with_the_training(seed):
-    """Four frames a window, each beginning a frame later: seven windows share a frame with one of those held out and are in neither part."""
-    window_MT = np.arange(50)[:, None] + np.arange(4)
-    rest, back = holdout.held_out(Split(np.zeros((53, 2, 2, 2), np.uint16), np.zeros((53, 2, 2), np.uint8), {}, window_MT), 0.2, seed)
-    assert len(back) == 10 and (np.diff(back.window_MT[:, 0]) == 1).all()
-    assert not np.isin(rest.window_MT, back.window_MT).any() and 34 <= len(rest) <= 37
+    """A fifth of 50 frames. With T frames a window, T - 1 windows on each side share a frame with one held out and are in neither part."""
+    def parts(steps: int) -> tuple[Split, Split]:
+        window_MT = np.arange(51 - steps)[:, None] + np.arange(steps)
+        return holdout.held_out(Split(np.zeros((50, 2, 2, 2), np.uint16), np.zeros((50, 2, 2), np.uint8), {}, window_MT), 0.2, seed)
+
+    one, four = parts(1)[1].window_MT[:, -1].tolist(), parts(4)
+    assert len(one) == 10 and one == list(range(one[0], one[0] + 10))
+    assert four[1].window_MT[:, -1].tolist() == [frame for frame in one if frame >= 3], "other labels are scored with more time steps"
+    assert not np.isin(four[0].window_MT, four[1].window_MT).any() and 47 - 10 - 6 <= len(four[0]) <= 47 - 7 - 3
+
+
+def test_a_stretch_in_which_no_window_ends_is_the_nearest_one():
+    """Two windows of sixteen frames, far apart; a stretch of two labels is mostly between them."""
+    window_MT = np.array([np.arange(16), np.arange(60, 76)])
+    split = Split(np.zeros((76, 2, 2, 2), np.uint16), np.zeros((76, 2, 2), np.uint8), {}, window_MT)
+    for seed in range(8):
+        rest, back = holdout.held_out(split, 0.02, seed)
+        assert len(rest) == len(back) == 1
 
 
 def test_the_trial_s_config_has_its_epochs_and_its_numbers():

@@ -6,27 +6,32 @@ from dataclasses import replace
 import numpy as np
 
 from snnseg import seeds
-from snnseg.data.store import Split
+from snnseg.data.store import VOID, Split
 
 
 def held_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """What is left of `split`, and a `share` of it, drawn from the seed; at least one item each.
 
-    Pictures are drawn one by one. Of event frames a stretch of successive windows is kept back, and those that share a frame
-    with it are in neither part: a window's neighbours show nearly the same. Raises ValueError where nothing would be left.
+    Pictures are drawn one by one. Of event frames a stretch of successive labels is kept back, the same for any number of
+    time steps, and windows that share a frame with one of it are in neither part: neighbours show nearly the same. Raises
+    ValueError where nothing would be left.
     """
-    count = len(split)
-    kept = max(1, round(share * count))
     rng = seeds.generator("holdout", seed)
     if split.window_MT is None:
-        order = rng.permutation(count)
+        order = rng.permutation(len(split))
+        kept = max(1, round(share * len(split)))
         back, rest = np.sort(order[:kept]), np.sort(order[kept:])
     else:
-        first = rng.integers(count - kept + 1)
-        back = np.arange(first, first + kept)
+        label_M = split.window_MT[:, -1]
+        labelled = np.flatnonzero((split.mask_NHW != VOID).any(axis=(1, 2)))
+        kept = max(1, round(share * len(labelled)))
+        first = rng.integers(len(labelled) - kept + 1)
+        back = np.flatnonzero(np.isin(label_M, labelled[first:first + kept]))
+        if not len(back):       # the stretch lies where no window ends: at the beginning of an interval
+            back = np.abs(label_M - labelled[first]).argmin()[None]
         rest = np.flatnonzero(~np.isin(split.window_MT, split.window_MT[back]).any(axis=1))
     if not len(rest):
-        raise ValueError(f"a share of {share} of {count} items leaves none to train on")
+        raise ValueError(f"a share of {share} of {len(split)} items leaves none to train on")
     return _part(split, rest), _part(split, back)
 
 

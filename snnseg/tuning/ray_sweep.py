@@ -62,8 +62,9 @@ def cluster(address: str | None) -> Iterator[dict[str, float]]:
     A local one listens for its own token only, which it gets from the environment: none is written to the home directory.
     Raises ClusterError.
     """
-    token = {} if os.environ.get("RAY_AUTH_MODE") else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with _set(QUIET | (token if address is None else {})):
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    own = address is None and mode == "token" and not os.environ.get("RAY_AUTH_TOKEN")
+    with _set(QUIET | ({"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if own else {})):
         import ray
 
         before = ray.is_initialized()
@@ -116,7 +117,8 @@ def halving(config: Config, trials: list[Trial]) -> Any:
 
 
 def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
-    """Run trials until `sweep.next` has none left. Raises ClusterError, NoSpace; an interrupt ends it, and what is saved stays.
+    """Run trials until `sweep.next` has none left. Raises ClusterError, NoSpace, and what a trial met that is no fault of its
+    numbers, as a store that was altered; that trial stays open. An interrupt ends it, and what is saved stays.
 
     `worker` is the trainable, `ray_trial.Worker` if not given.
     """
@@ -173,7 +175,11 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
                     sweep.heard(result["number"], result["epoch"], result["miou"])
 
             def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-                settle(trial.config["number"], trial.last_result.get("outcome") or {"state": ledger.STOPPED})
+                if told := trial.last_result.get("trouble"):
+                    live.discard(trial.config["number"])
+                    trouble.append(_error(*told))
+                else:
+                    settle(trial.config["number"], trial.last_result.get("outcome") or {"state": ledger.STOPPED})
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 why = _why(trial.error_file)
@@ -193,6 +199,12 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
         if trouble:
             raise trouble[0]
+
+
+def _error(message: str, exit_code: int) -> SnnsegError:
+    error = SnnsegError(message)
+    error.exit_code = exit_code
+    return error
 
 
 def _why(error_file: str | None) -> str:

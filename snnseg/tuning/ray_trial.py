@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ class Worker(tune.Trainable):
                 heard.put({"outcome": outcome, "done": True})
             except Interrupted:
                 heard.put({"done": True})
-            except SnnsegError as e:        # of this trial: the sweep goes on
-                heard.put({"outcome": {"state": ledger.FAILED, "why": str(e)}, "done": True})
-            except Exception as e:          # likewise, and nobody has foreseen it
-                heard.put({"outcome": {"state": ledger.FAILED, "why": f"{type(e).__name__}: {e}"[:500]}, "done": True})
+            except SnnsegError as e:        # of the store, the disk, the folder: any trial would meet it
+                heard.put({"trouble": [str(e), e.exit_code], "done": True})
+            except Exception as e:          # nobody has foreseen it; the sweep goes on
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                heard.put({"outcome": {"state": ledger.FAILED, "why": f"{type(e).__name__}: {str(e)[:200]} ({folder / 'error.txt'})"}, "done": True})
 
         self.thread = threading.Thread(target=work, name=f"trial-{self.number}", daemon=True)
         self.thread.start()

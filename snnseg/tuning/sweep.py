@@ -70,10 +70,8 @@ def _spelled(ranges: dict[str, Any]) -> str:
 
 def place(config: Config) -> Place:
     """Where this sweep lives, begun or not. Raises StoreError and its kin, and ConfigError where it was begun with another space."""
-    from snnseg.training import run
-
     swept = config.model_dump(mode="json")["tune"]["space"]
-    about = {"schema": 1, "identity": identity(config, list(swept), store.check(config.store, config.store_params), run.code_digest()), "space": swept}
+    about = {"schema": 1, "identity": identity(config, list(swept), store.check(config.store, config.store_params), trial.code_digest()), "space": swept}
     about["fingerprint"] = hashlib.sha256(json.dumps(about["identity"], sort_keys=True).encode()).hexdigest()
     folder = config.root / "data" / "tune" / f"{config.benchmark}-{config.experiment}-{about['fingerprint'][:12]}"
     _refuse_another_space(folder, about)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import shutil
 import time
@@ -88,8 +89,9 @@ def loaded(config: Config) -> loop.Loaded:
 
 
 @functools.cache
-def _code() -> str:
-    return run.code_digest()
+def code_digest() -> str:
+    """sha256 of the sources that shape a trial's weights, comments and layout left out."""
+    return hashlib.sha256(f"{run.code_digest()} {provenance.code_digest([Path(holdout.__file__)])}".encode()).hexdigest()
 
 
 def execute(config: Config, folder: Path, tell: Callable[[int, float], None], stop: Callable[[], bool]) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def execute(config: Config, folder: Path, tell: Callable[[int, float], None], st
         memory.keep_freed()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = loaded(config)
-        fingerprint = config.fingerprint(f"{data.digest} less {config.tune.holdout} of {config.tune.seed}", _code())
+        fingerprint = config.fingerprint(f"{data.digest} less {config.tune.holdout} of {config.tune.seed}", code_digest())
         report = Validated(Reporters([Journal(folder / "metrics.jsonl"), Attempts(folder / "attempts.jsonl")]), tell)
         status = "interrupted"
         try:
