@@ -145,7 +145,9 @@ class Progress:
         now, self.now = time.monotonic(), self.now + 1
         self.first = self.first or now
         done, left = self.before + self.now, self.wanted - self.before - self.now
-        score = f"mIoU {found.miou:.2f} after {found.epochs} epoch{'s' * (found.epochs > 1)}" if found.counted else found.why or "no score"
+        score = found.why.partition(". ")[0][:160] or "no score"
+        if found.counted:
+            score = f"mIoU {found.miou:.2f} after {found.epochs} epoch{'s' * (found.epochs > 1)}"
         state = "" if found.state == ledger.FINISHED else f"{found.state}, " if found.counted else f"{found.state}: "
         rest = f"; {duration((now - self.first) / (self.now - 1) * left)} left" if left > 0 and self.now > 1 else ""
         print(f"trial {found.number} ({done} of {self.wanted}): {space.told(found.params)}: {state}{score}, {found.seconds:.0f} s{rest}", file=sys.stderr)

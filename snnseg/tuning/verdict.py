@@ -52,7 +52,7 @@ def best(trials: Sequence[Trial]) -> Trial:
 def _nothing(trials: Sequence[Trial]) -> SnnsegError:
     state, count = collections.Counter(t.state for t in trials).most_common(1)[0]
     first = next(t for t in trials if t.state == state)
-    told = f"none of {len(trials)} trials was finished; {count} are {state}, the first: {first.why or space.told(first.params)}"
+    told = f"none of {len(trials)} trials was finished; {count} are {state}, the first: {first.why.rstrip('.') or space.told(first.params)}"
     if state == ledger.NOT_FINITE:
         return NotFinite(f"{told}. Narrow tune.space, or lower optim.lr")
     if state == ledger.OUT_OF_MEMORY:
@@ -117,7 +117,7 @@ def table(ranges: Space, verdict: Verdict) -> str:
         mark = "best" if t.number == verdict.best.number else "front" if t.number in front else ""
         state = " ".join(filter(None, [t.state, f"({mark})" if mark else ""]))
         shown.add_row(str(t.number), *(space.shown(t.params[one.key]) for one in ranges), f"{t.miou:.2f}" if t.counted else "-",
-                      "-" if t.energy_mj is None else f"{t.energy_mj:.4f}", str(t.epochs), f"{t.seconds:.0f}", state)
+                      "-" if t.energy_mj is None else f"{t.energy_mj:.4g}", str(t.epochs), f"{t.seconds:.0f}", state)
     out = io.StringIO()
     Console(file=out, width=200, color_system=None).print(shown)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
@@ -132,7 +132,7 @@ def lines(config: Config, verdict: Verdict) -> str:
         told = ", ".join(f"{space.short(key)} {share:.2f}" for key, share in verdict.importance.items())
         out.append(f"importance for mIoU after {t.grace} epoch{'s' * (t.grace > 1)}: {told}")
     for trial in verdict.front:
-        out.append(f"front: trial {trial.number}, {space.told(trial.params)}: mIoU {trial.miou:.2f}, {trial.energy_mj:.4f} mJ")
+        out.append(f"front: trial {trial.number}, {space.told(trial.params)}: mIoU {trial.miou:.2f}, {trial.energy_mj:.4g} mJ")
     out.append("trials: " + ", ".join(f"{count} {state}" for state, count in verdict.states.items()))
     out.append(f"train it: {verdict.command}")
     return "\n".join(out)
