@@ -35,7 +35,7 @@ constraints: pyproject.toml   ## resolve the newest versions in a fresh environm
 	rm -rf $(VENV)-constraints
 
 clean:                     ## remove what was produced, keep data/raw
-	rm -rf data/store data/run data/model data/result data/report data/mlflow data/bench .dvc/cache .dvc/tmp dvc.lock
+	rm -rf data/store data/run data/tune data/model data/result data/report data/mlflow data/bench .dvc/cache .dvc/tmp dvc.lock
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnseg needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -10,122 +10,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-LARGEST = 10**9         # of any count
-
-
-def _finite(value: float) -> float:
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Count = Annotated[int, Field(ge=1, le=LARGEST)]
-CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
-Number = Annotated[float, AfterValidator(_finite)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Bits = Annotated[int, Field(ge=1, le=32)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `section.key` -> value."""
-    out: dict[str, Any] = {}
-    for key, value in section.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class MnistCifar(Section):
-    """The synthetic benchmark of section 5.1.1: a digit added to a photograph."""
-
-    classes: Literal["binary", "digits"]        # digit against background, or ten digits and background
-    train: Count                                # pictures made for training
-    test: Count                                 # pictures held out
-
-    @property
-    def protocol(self) -> str:
-        """What the paper leaves open."""
-        return self.classes
-
-    @property
-    def number_of_classes(self) -> int:
-        return {"binary": 2, "digits": 11}[self.classes]
-
-
-class Sample(Section):
-    """How much of a made-up sample in the official layout, where the source is `sample`."""
-
-    train: Count
-    test: Count
-
-
-class Voc(Section):
-    """VOC2012 with SBD: photographs and masks of twenty kinds of things."""
-
-    fit: Literal["stretch", "letterbox"]        # into the square: aspect lost as in the paper, or kept with void around
-    sample: Sample                              # pictures
-
-    @property
-    def protocol(self) -> str:
-        return self.fit
-
-    @property
-    def number_of_classes(self) -> int:
-        return 21
-
-
-class DrivingSample(Section):
-    """Labelled frames of 50 ms, in several recordings."""
-
-    train: Annotated[int, Field(ge=2, le=LARGEST)]
-    test: Count
-
-
-class Ddd17(Section):
-    """Driving recordings of an event camera, in one of the three forms that are public."""
-
-    form: Literal["recordings", "ev_segnet", "ess"]
-    sample: DrivingSample
-
-    @property
-    def protocol(self) -> str:
-        return self.form
-
-    @property
-    def number_of_classes(self) -> int:
-        return 6
-
-
-class Data(Section):
-    """Which raw data becomes which sealed store."""
-
-    dataset: Literal["mnist_cifar", "voc", "ddd17"]
-    source: Literal["sample", "archives"]       # made of what packages bring, or the official files below data/raw
-    size: Annotated[int, Field(ge=32, le=64, multiple_of=32)]   # pixels a side
-    seed: Seed
-    workers: Annotated[int, Field(ge=0, le=1024)]   # processes that write a store; 0 = one a core
-    allow_partial: bool                         # take an incomplete download, counted in the store and the results
-    skip_bad: bool                              # leave out files that cannot be used, listed and counted
-    mnist_cifar: MnistCifar
-    voc: Voc
-    ddd17: Ddd17
-
-    @property
-    def chosen(self) -> MnistCifar | Voc | Ddd17:
-        """The numbers of this data set alone."""
-        return getattr(self, self.dataset)
-
-    @property
-    def events(self) -> bool:
-        """Whether an item is T frames of an event camera, not a picture."""
-        return self.dataset == "ddd17"
+from snnseg import ranges
+from snnseg.data_sections import Data
+from snnseg.section import Bits, Count, CountOrZero, Number, Positive, Section, Seed, Share
 
 
 class Encode(Section):
@@ -230,8 +119,30 @@ class Robustness(Section):
     jittered: Levels            # standard deviations in cells
 
 
+Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int | float | str | None]], AfterValidator(ranges.checked)]
+
+
+class Tune(Section):
+    """A sweep: which numbers are drawn from where, and for how long each trial trains."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]       # another name begins another sweep
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    space: Annotated[dict[str, Range], BeforeValidator(ranges.by_key)]    # whether keys and values fit the other sections: tuning.space
+    objectives: Annotated[list[Literal["miou", "energy"]], AfterValidator(ranges.objectives)]
+    seed: Seed
+    holdout: Annotated[Number, Field(gt=0, le=0.5)]     # share of the training split that trials are validated on
+    epochs: Count                               # of a trial
+    grace: Count                                # epochs before a trial may be stopped
+    reduction: Annotated[Number, Field(gt=1, le=100)]   # one of so many goes on at each rung
+    startup: CountOrZero                        # trials drawn at random before TPE learns from them
+    energy_pictures: Count                      # of those held out, on which a finished trial's energy is counted
+    concurrency: Count | None                   # trials at a time; null = as many as there are cores, or GPUs
+    cpus_per_trial: Count
+    gpus_per_trial: Positive
+
+
 class Cluster(Section):
-    """Where stores are written and commands run when one machine is not enough."""
+    """Where stores are written, trials run and commands sent when one machine is not enough."""
 
     address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
     dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]{1,200}/?$")]     # of a Ray cluster that takes jobs
@@ -257,6 +168,7 @@ class Sections(Section):
     evaluate: Evaluate
     energy: Energy
     robustness: Robustness
+    tune: Tune
     cluster: Cluster
     track: Track
 

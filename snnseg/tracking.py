@@ -1,4 +1,4 @@
-"""MLflow: one run an experiment, in sqlite below data/mlflow. The only importer of mlflow.
+"""MLflow: one run an experiment, one a sweep with its trials below it, in sqlite below data/mlflow. The only importer of mlflow.
 
 Curves are sent from metrics.jsonl, from the step that MLflow already has: nothing is logged twice or lost when a
 training is killed and goes on, and a training does not stop because MLflow cannot be written.
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from pydantic import ValidationError
 
-from snnseg.sections import Config, data_folder, flat
+from snnseg.section import flat
+from snnseg.sections import Config, data_folder
 from snnseg.training.report import Numbers, read_journal
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _client(root: Path, experiment: str) -> tuple[Any, str]:
 
 def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
     """The client and the id of the MLflow run of the training that `about` tells of; its uid names it for good."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import RunTag
 
     client, experiment = _client(config.root, config.track.experiment)
     if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{about['uid']}'"):
@@ -63,10 +64,19 @@ def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
     tags = {UID_TAG: about["uid"], "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
             "benchmark": config.benchmark, "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
     run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-    client.log_batch(run, params=[Param(k, str(v)) for k, v in flat(about["config"]).items()],
-                     tags=[RunTag("device", about["device"])])
+    _params(client, run, about["config"])
+    client.log_batch(run, tags=[RunTag("device", about["device"])])
     client.log_dict(run, about["config"], "config.json")
     return client, run
+
+
+def _params(client: Any, run: str, numbers: dict[str, Any]) -> None:
+    """Log the sections that a run depends on, as many a call as MLflow takes."""
+    from mlflow.entities import Param
+
+    told = [Param(k, str(v)) for k, v in flat({section: below for section, below in numbers.items() if section != "tune"}).items()]
+    for first in range(0, len(told), 100):
+        client.log_batch(run, params=told[first:first + 100])
 
 
 def _send(client: Any, run: str, lines: list[dict[str, Any]]) -> None:
@@ -84,9 +94,9 @@ def _send(client: Any, run: str, lines: list[dict[str, Any]]) -> None:
         client.log_batch(run, metrics=waiting)
 
 
-def _warn(root: Path, error: Exception, where: str) -> None:
+def _warn(root: Path, error: Exception, where: str, remedy: str = "Send them with snnseg track.") -> None:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    print(f"warning: MLflow at {store_uri(root)} cannot be written ({first}). The numbers are in {where}; send them with snnseg track.",
+    print(f"warning: MLflow at {store_uri(root)} cannot be written ({first}). The numbers are in {where}. {remedy}",
           file=sys.stderr)
 
 
@@ -134,6 +144,82 @@ class Tracker:
 def trackers(run: Run) -> list[Tracker]:
     """What `training.run.train` is given to report to: MLflow, unless the config says not to."""
     return [Tracker(run.folder, run.config, run.about)] if run.config.track.mlflow else []
+
+
+class SweepTracker:
+    """Keeps the MLflow run of a sweep, and one below it for each settled trial, in step with the sweep's folder.
+
+    `about` names the sweep: uid, fingerprint, identity (its numbers), space. A trial is told as plain values: number, name, config,
+    folder, epochs, failed, and numbers. What MLflow has is left alone, what it lacks is sent, whenever `sync` is called.
+    """
+
+    def __init__(self, config: Config, folder: Path, about: dict[str, Any]):
+        self.config, self.folder, self.about = config, folder, about
+        self.client: Any = None
+        self.warned, self.sent = False, set[int]()
+
+    def sync(self, trials: list[dict[str, Any]], status: str = "RUNNING", numbers: Numbers | None = None, files: tuple[Path, ...] = ()) -> None:
+        """Send what is missing of the trials, the sweep's own numbers, and its files; a failure is a warning."""
+        if not self.config.track.mlflow:
+            return
+        try:
+            if self.client is None:
+                self._open()
+            for trial in trials:
+                if trial["number"] not in self.sent:
+                    self._trial(trial)
+                    self.sent.add(trial["number"])
+            if numbers:
+                known = self.client.get_run(self.parent).data.metrics
+                _send(self.client, self.parent, [{"step": len(trials), **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+            for path in files:
+                self.client.log_artifact(self.parent, str(path))
+            if status != "RUNNING":
+                self.client.set_terminated(self.parent, status)
+        except Exception as e:      # as above: what was found is on the disk
+            if not self.warned:
+                _warn(self.config.root, e, str(self.folder), "The same command sends them.")
+            self.client, self.warned = None, True
+
+    def _open(self) -> None:
+        """Find or make the parent run, and see which trials it has whole."""
+        client, self.experiment = _client(self.config.root, self.config.track.experiment)
+        found = client.search_runs([self.experiment], f"tags.`{UID_TAG}` = '{self.about['uid']}'")
+        if found:
+            self.parent = found[0].info.run_id
+        else:
+            rest = f" {self.about['identity']['tune.name']} {self.about['fingerprint'][:4]}"
+            tags = {UID_TAG: self.about["uid"], "benchmark": self.config.benchmark, "experiment": self.config.experiment, "protocol": self.config.protocol,
+                    "fingerprint": self.about["fingerprint"], "store": self.about["identity"]["store"]}
+            self.parent = client.create_run(self.experiment, tags=tags, run_name=self.config.name[: 40 - len(rest)] + rest[-40:]).info.run_id
+            _params(client, self.parent, self.about["identity"] | {f"space.{key}": told for key, told in self.about["space"].items()})
+            client.log_dict(self.parent, self.about, "sweep.json")
+        self.children, token = {}, None
+        while token is None or token:
+            page = client.search_runs([self.experiment], f"tags.`mlflow.parentRunId` = '{self.parent}'", page_token=token)
+            self.children |= {run.data.tags[UID_TAG]: run.info for run in page}
+            token = page.token or ""
+        client.update_run(self.parent, "RUNNING")
+        self.client = client
+
+    def _trial(self, trial: dict[str, Any]) -> None:
+        """Send a settled trial; one that was being sent when the process was killed is completed."""
+        uid = f"{self.about['uid']}/{trial['number']}"
+        child, sent = self.children.get(uid), -1
+        if child and child.status != "RUNNING":
+            return
+        if child:
+            sent = max((m.step for m in self.client.get_metric_history(child.run_id, "train/loss")), default=-1)
+        else:
+            tags = {UID_TAG: uid, "mlflow.parentRunId": self.parent, "trial": str(trial["number"]), "state": trial["state"]}
+            child = self.client.create_run(self.experiment, tags=tags, run_name=trial["name"]).info
+            _params(self.client, child.run_id, trial["config"])
+        lines = [line for line in read_journal(trial["folder"] / "metrics.jsonl") if line["step"] > sent and line["epoch"] < trial["epochs"]]
+        last = max([sent, 0, *(line["step"] for line in lines)])
+        _send(self.client, child.run_id, lines)
+        known = self.client.get_run(child.run_id).data.metrics
+        _send(self.client, child.run_id, [{"step": last, **{k: v for k, v in trial["numbers"].items() if k not in known}}])
+        self.client.set_terminated(child.run_id, "FAILED" if trial["failed"] else "FINISHED")
 
 
 def _named(metrics: dict[str, Any]) -> Numbers:

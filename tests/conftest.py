@@ -43,3 +43,13 @@ def environment() -> dict[str, str]:
     """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
                          "DVC_NO_ANALYTICS": "1"}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray of four logical cores, for all tests that need one."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()

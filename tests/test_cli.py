@@ -37,6 +37,7 @@ SURFACE = {
     "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
     "jobs stop": ["job", "--address", "--set", "--params"],
     "doctor": ["--json", "--set", "--params"],
+    "tune": ["[experiment]", "--trials", "--apply", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],
     "ui": ["--port", "--set", "--params"],
@@ -91,7 +92,7 @@ def test_help_has_examples_that_exist(verb, environment):
         given = {w for w in words if w.startswith("--")}
         assert given <= set(SURFACE[verb])
         sets = [words[k + 1] for k, w in enumerate(words) if w == "--set"]
-        named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in {"--set", "--params", "--port"}]
+        named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in {"--set", "--params", "--port", "--trials", "--apply"}]
         assert all(n in (settings if verb == "setting" else files if verb == "data fetch" else experiments) for n in named) or verb.startswith("jobs ")
         config.load(ROOT / "params.yaml", None, sets)
 
@@ -103,7 +104,7 @@ def test_the_epilog_tells_the_exit_codes(environment):
     assert all(f" {verb.split()[0]} " in told for verb in SURFACE) and "..." not in told.partition("Commands:")[2], "a verb's first sentence is cut off"
 
 
-HEAVY = {"torch", "ray", "mlflow", "zarr", "numcodecs", "numpy", "PIL", "sklearn", "dvc", "rich", "ruamel", "pandas", "safetensors", "filelock"}
+HEAVY = {"torch", "ray", "mlflow", "zarr", "numcodecs", "numpy", "PIL", "sklearn", "dvc", "rich", "ruamel", "pandas", "safetensors", "filelock", "optuna", "plotly", "matplotlib"}
 LOADED = ("import sys\nfrom snnseg.cli.main import main\nsys.argv = ['snnseg', *sys.argv[1:]]\ntry:\n    main()\nfinally:\n"
           "    print(*sys.modules, file=sys.stderr)")
 
@@ -118,12 +119,12 @@ def test_help_loads_nothing_heavy(arguments, environment):
 
 
 @pytest.mark.parametrize("arguments", [["config"], ["setting"], ["setting", "paper", "--diff"], ["train", "nope"], ["evaluate", "ann_fcn", "--set", "a.b=1"],
-                                       ["prepare", "--set", "train.epoch=1"], ["report", "--params", "none.yaml"], ["ui", "--set", "x"]], ids=" ".join)
+                                       ["prepare", "--set", "train.epoch=1"], ["report", "--params", "none.yaml"], ["tune", "ann_fcn"], ["tune", "--set", "tune.space.neuron.leek.float=[0,1]"], ["ui", "--set", "x"]], ids=" ".join)
 def test_numbers_are_checked_before_anything_heavy_is_loaded(arguments, environment):
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     loaded = {m.split(".")[0] for m in done.stderr.split()}
     assert done.returncode == (3 if "config" not in arguments and "setting" not in arguments else 0)
-    assert "snnseg" in loaded and not loaded & {"torch", "ray", "mlflow", "zarr", "numpy", "PIL", "rich", "sklearn"}
+    assert "snnseg" in loaded and not loaded & {"torch", "ray", "mlflow", "zarr", "numpy", "PIL", "rich", "sklearn", "optuna", "plotly"}
 
 
 def test_help_is_there_at_once(environment):
@@ -156,12 +157,12 @@ def test_setting_refuses_set(environment):
     one_line(snnseg("setting", "--set", "train.epochs=3", env=environment), 2, "takes no --set", "Edit params.yaml")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "tune"])
 def test_a_wrong_experiment_names_the_nearest(verb, environment):
     one_line(snnseg(verb, "spiking_fnc", env=environment), 3, "params.yaml", "'spiking_fnc'", "Did you mean spiking_fcn?")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "report", "ui"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "tune", "report", "ui"])
 def test_every_verb_refuses_a_wrong_set(verb, environment):
     needed = ["ann_fcn"] if verb in {"train", "evaluate", "energy", "robustness"} else []
     one_line(snnseg(verb, *needed, "--set", "train.epochs=3", "--set", "train.epoch=3", env=environment), 3,

@@ -35,7 +35,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 def keys(section: dict, prefix: str = "") -> set[str]:
     out = set()
     for name, value in section.items():
-        out |= keys(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+        below = isinstance(value, dict) and prefix + name != "tune.space"       # whose keys are those of other sections
+        out |= keys(value, f"{prefix}{name}.") if below else {prefix + name}
     return out
 
 

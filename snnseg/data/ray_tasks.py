@@ -18,7 +18,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
-def _connect(address: str) -> None:
+def connect(address: str) -> None:
+    """Connect to the cluster there, unless this process is connected. Raises ClusterError."""
     import ray
 
     if ray.is_initialized():
@@ -40,7 +41,7 @@ def results(function: Callable[[Any], Any], arguments: Sequence[Any], address: s
     import ray
 
     before = ray.is_initialized()
-    _connect(address)
+    connect(address)
     waiting: list[Any] = []
     try:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)

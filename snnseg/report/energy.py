@@ -53,7 +53,7 @@ def constants(config: Config) -> tuple[Arithmetic, Memory]:
             Memory(e.weight_byte_pj, e.state_byte_pj, e.activation_byte_pj, e.weights_held))
 
 
-def _inputs(config: Config, split: store.Split, device: torch.device) -> Iterator[Coded]:
+def inputs(config: Config, split: store.Split, device: torch.device) -> Iterator[Coded]:
     """The first pictures of the split as the net sees them, coded as `evaluate` codes them."""
     first = np.arange(min(config.energy.pictures, len(split)))
     for batch in batches(split, config.evaluate.batch, first):
@@ -73,7 +73,7 @@ def measure(model_folder: Path, config: Config) -> Counted:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     zoo.compute_in("fp32")
     with memory.shortage_named(trained, "evaluate.batch", trained.evaluate.batch):
-        counts = activity.measure(model.to(device), _inputs(trained, store.read(trained.store, "test", trained.timesteps), device))
+        counts = activity.measure(model.to(device), inputs(trained, store.read(trained.store, "test", trained.timesteps), device))
     rival = None if trained.spiking else trained.energy.rival_timesteps
     ways = energy.side_by_side(counts, *constants(trained), rival_of=rival)
     rates = spikes.rates(counts, trained.energy.saturated)
