@@ -171,6 +171,7 @@ class Optim(Section):
 class Train(Section):
     epochs: Count
     batch: Count
+    workers: Literal["auto"] | Count            # processes that train one net; auto = 1 in place, all that a cluster has at cluster.address
     seed: Seed
     precision: Literal["fp32", "tf32", "bf16"]
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
@@ -212,9 +213,12 @@ class Energy(Section):
 
 
 class Cluster(Section):
-    """Where stores are written when one machine is not enough."""
+    """Where stores are written and nets are trained when one machine is not enough."""
 
     address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None   # null = 1 where there are GPUs, else 0
+    storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
+    max_failures: CountOrZero                   # lost workers after which a training goes on by itself
 
 
 class Track(Section):
@@ -337,7 +341,7 @@ class Config(Sections):
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
-        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph"):
+        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers"):
             del told["train"][without_effect]
         if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
             del told["train"]["sync_norm"]          # the same numbers whatever the number of workers

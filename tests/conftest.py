@@ -43,3 +43,17 @@ def environment() -> dict[str, str]:
     """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
                          "DVC_NO_ANALYTICS": "1"}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of this process alone, with four processors by name; what asks for the address `local` finds it."""
+    import ray
+
+    from snnseg import ray_cluster as quiet
+
+    os.environ.update(quiet.QUIET)
+    ray.init("local", num_cpus=4, num_gpus=0, object_store_memory=quiet.STORE_BYTES, include_dashboard=False, log_to_driver=False, logging_level="error",
+             configure_logging=False)
+    yield ray
+    ray.shutdown()
