@@ -15,12 +15,12 @@ from conftest import TINY
 
 from snnseg import config as configs
 from snnseg.data import prepare
-from snnseg.errors import ClusterError, ConfigError, DataError, NotFinite
+from snnseg.errors import ClusterError, ConfigError, DataError, NotFinite, Unusable
 from snnseg.evaluation import evaluate
-from snnseg.models import saved
-from snnseg.training import checkpoint, run
+from snnseg.models import saved, zoo
+from snnseg.training import checkpoint, ray_train, run
 from snnseg.training.attempt import Attempt
-from snnseg.training.report import read_journal
+from snnseg.training.report import Reporters, read_journal
 
 NUMBERS = [*TINY, "train.log_every=1", "optim.lr=0.001", "track.mlflow=false"]
 THROUGH_RAY = ["cluster.address=local", "cluster.gpus_per_worker=0"]
@@ -41,19 +41,12 @@ def outcome(config) -> tuple[dict[int, dict], np.ndarray, dict]:
     folder = next(p for p in (config.root / "data" / "run").iterdir() if (p / "model").exists())
     lines = read_journal(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}), "a step twice"
-    model, about, _ = loaded_net(folder / "model")
+    about = json.loads((folder / "model" / "about.json").read_text())
+    model = zoo.build(config)
+    saved.read_weights(folder / "model" / "model.safetensors", model)
     matrix = evaluate.confusion(model, run.loaded(config).test, config, torch.device("cpu")).matrix
     folder.rename(folder.with_name(f"aside-{time.monotonic_ns()}"))
     return {line.pop("step"): line for line in lines}, matrix, about
-
-
-def loaded_net(folder):
-    about = json.loads((folder / "about.json").read_text())
-    config = configs.Config.of(about, folder)
-    from snnseg.models import zoo
-    model = zoo.build(config)
-    saved.read_weights(folder / "model.safetensors", model)
-    return model, about, config
 
 
 def assert_same(found, expected, within=1e-5):
@@ -108,12 +101,10 @@ def failing(config):
     return run.loaded(config)
 
 
-def test_the_first_real_error_of_a_worker_is_what_is_raised(stored, ray_cluster, monkeypatch):
-    loaded = run.loaded
+def test_the_first_real_error_of_a_worker_is_what_is_raised(stored, ray_cluster):
+    ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])         # workers do not know the tests
     config = stored(*THROUGH_RAY, "train.workers=2")
-    data = loaded(config)
-    from snnseg.training import ray_train
-    from snnseg.training.report import Reporters
+    data = run.loaded(config)
     folder = config.root / "data" / "run" / "failing"
     folder.mkdir(parents=True)
     with pytest.raises(DataError, match=r"pictures/7.png: cannot be decoded. Replace it") as error:
@@ -162,7 +153,6 @@ def test_a_cluster_that_is_not_there(stored, project, environment, listens):
 
 
 def test_a_place_for_copies_that_cannot_be_written_is_said_before_training(stored, tmp_path):
-    from snnseg.errors import Unusable
     (tmp_path / "file").write_text("in the way")
     for place in (str(tmp_path / "file"), "nosuch://bucket/x"):
         with pytest.raises(Unusable, match="cluster.storage"):
@@ -197,3 +187,51 @@ def test_one_worker_in_place_knows_nothing_of_ray(stored, project, environment):
             f"run.train(config.load(sys.argv[1], 'ann_fcn', {NUMBERS!r})); assert not 'ray' in sys.modules")
     done = subprocess.run([sys.executable, "-c", text, str(project / "params.yaml")], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def journal_steps(project):
+    found = list((project / "data" / "run").glob("mnist*/metrics.jsonl"))
+    return [line["step"] for line in read_journal(found[0])] if found else []
+
+
+@pytest.mark.slow
+def test_three_workers_and_three_drivers_killed(stored, project, environment):
+    """kill -9 of a worker three times, then of the command three times: the same command ends it, one MLflow run, no step twice."""
+    import mlflow
+
+    from snnseg import tracking
+
+    asked = command(project, "track.mlflow=true", "train.epochs=40", "cluster.gpus_per_worker=0", "train.workers=2", "train.kernels=cpu")
+
+    def reached(count, process):
+        deadline = time.monotonic() + 300
+        while len(journal_steps(project)) < count and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+
+    def begun():
+        return subprocess.Popen(asked, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    process = begun()
+    for k in range(3):
+        reached(20 * (k + 1), process)
+        folder, = (project / "data" / "run").glob("mnist*/workers")
+        os.kill(Attempt(folder.parent).read(f"rank-{k % 2}.json")["pid"], signal.SIGKILL)
+        while Attempt(folder.parent).read("begun.json"):        # until the attempt is cleared away
+            time.sleep(0.01)
+        while not Attempt(folder.parent).read("begun.json"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+    for k in range(3):
+        reached(100 + 40 * k, process)
+        process.kill()
+        process.wait()
+        process = begun()
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0 and "goes on from step" in err, err
+    assert out.count("\n") == 1
+    assert journal_steps(project) == list(range(1, 241))
+    client = mlflow.MlflowClient(tracking.store_uri(project))
+    runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
+    assert len(runs) == 1 and runs[0].info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "train/loss")] == list(range(1, 241))

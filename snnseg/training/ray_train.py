@@ -194,11 +194,13 @@ def fit(config: Config, load: Callable[[Config], loop.Loaded], samples: int, dig
             if (done := attempt.read("done.json")) and error is None:
                 return done | {"workers": workers, "device": (attempt.read("rank-0.json") or {}).get("device", "")}
             _judged(attempt, workers, address)
+            last = (str(error).strip().splitlines() or ["no word of why"])[-1].strip()[:300] if error else "no word of why"
+            if not any(attempt.folder.glob("rank-*.json")):
+                raise ClusterError(address, f"no worker could begin ({last})", "All machines need the same files, and this package where Python finds it")
             newest = (checkpoint.all_steps(folder) or [0])[-1]
             if lost < config.cluster.max_failures:
                 say(f"a worker was lost; the training goes on from step {newest} (restart {lost + 1} of {config.cluster.max_failures})")
-    first = str(error).strip().splitlines()[0][:200] if error and str(error).strip() else "no word of why"
-    raise ClusterError(address, f"workers were lost {config.cluster.max_failures + 1} times, the last time after step {newest} ({first})",
+    raise ClusterError(address, f"workers were lost {config.cluster.max_failures + 1} times, the last time after step {newest} ({last})",
                        "The same command goes on from there")
 
 
