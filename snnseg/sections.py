@@ -61,6 +61,7 @@ class Optim(Section):
 class Train(Section):
     epochs: Count
     batch: Count
+    workers: Literal["auto"] | Count            # processes that train one net; auto = 1 in place, all that a cluster has at cluster.address
     seed: Seed
     precision: Literal["fp32", "tf32", "bf16"]
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
@@ -145,6 +146,9 @@ class Cluster(Section):
     """Where stores are written, trials run and commands sent when one machine is not enough."""
 
     address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None   # null = 1 where there are GPUs, else 0
+    storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
+    max_failures: CountOrZero                   # lost workers after which a training goes on by itself
     dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]{1,200}/?$")]     # of a Ray cluster that takes jobs
     data: Annotated[str, Field(pattern=r"^/[^\n]{1,1000}$")] | None     # the project's data folder as a job's machine sees it; null = where it is here
     job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
@@ -280,7 +284,7 @@ class Config(Sections):
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
-        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph"):
+        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers"):
             del told["train"][without_effect]
         if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
             del told["train"]["sync_norm"]          # the same numbers whatever the number of workers

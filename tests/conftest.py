@@ -47,9 +47,13 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """One local Ray of four logical cores, for all tests that need one."""
+    """A Ray cluster of this process alone, with four processors by name; what asks for the address `local` finds it."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=128 * 2**20, log_to_driver=False)
-    yield
+    from snnseg import ray_cluster as quiet
+
+    os.environ.update(quiet.QUIET)
+    ray.init("local", num_cpus=4, num_gpus=0, object_store_memory=quiet.STORE_BYTES, include_dashboard=False, log_to_driver=False, logging_level="error",
+             configure_logging=False)
+    yield ray
     ray.shutdown()

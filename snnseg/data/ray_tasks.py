@@ -1,36 +1,13 @@
 """The tasks of `parallel` on a Ray cluster whose machines see the same files."""
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from snnseg import ray_cluster
 from snnseg.errors import ClusterError, SnnsegError
 
-KNOCK_S = 5.0
 RETRIES = 3     # of a task whose machine was lost; a task that raises is not tried again
-
-
-def _knock(address: str) -> None:
-    """See that somebody listens: where nobody does, Ray ends the whole process. Raises OSError, ValueError."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
-
-
-def connect(address: str) -> None:
-    """Connect to the cluster there, unless this process is connected. Raises ClusterError."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    try:
-        _knock(address)
-        ray.init(address, log_to_driver=False, logging_level="error", configure_logging=False,
-                 **({"include_dashboard": False} if address == "local" else {}))
-    except (OSError, ValueError, RuntimeError) as e:
-        first = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
-        raise ClusterError(address, f"no Ray cluster answers ({first})", "Start one with `ray start --head`, or set cluster.address=null") from e
 
 
 def results(function: Callable[[Any], Any], arguments: Sequence[Any], address: str) -> Iterator[Any]:
@@ -41,7 +18,7 @@ def results(function: Callable[[Any], Any], arguments: Sequence[Any], address: s
     import ray
 
     before = ray.is_initialized()
-    connect(address)
+    ray_cluster.connect(address)
     waiting: list[Any] = []
     try:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)

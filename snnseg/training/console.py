@@ -29,6 +29,9 @@ class Console:
         self.started = time.monotonic()
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
+        """Also once more, where workers were lost and the training goes on."""
+        if self.bar:
+            self.bar.stop()
         self.first, self.steps, self.epochs = step, steps, epochs
         self.started = self.told = time.monotonic()
         if step == steps:

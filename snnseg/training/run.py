@@ -28,6 +28,7 @@ from snnseg.sections import Config, data_folder
 from snnseg.training import loop
 from snnseg.training.console import Console
 from snnseg.training.report import Journal, Reporter, Reporters, curve_csv, read_journal
+from snnseg.training.storage import Storage
 
 PACKAGE = Path(seeds.__file__).parent
 SHAPES_WEIGHTS = ("seeds.py", "ranks.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
@@ -85,6 +86,18 @@ def _about(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
+def _copies(config: Config, folder: Path) -> list[Reporter]:
+    """Where checkpoints are copied to, seen to be writable; a newer one that is there is brought here. Raises Unusable, NoSpace."""
+    if config.cluster.storage is None:
+        return []
+    place = config.cluster.storage
+    copies = Storage(place if "://" in place else str(config.root / place), folder, config.train.keep)
+    copies.check()
+    if (step := copies.fetch()) is not None:
+        print(f"{config.name}: step {step} was brought from {place}", file=sys.stderr)
+    return [copies]
+
+
 def loaded(config: Config) -> loop.Loaded:
     """The splits of the config's store in memory, every byte verified. Raises StoreError and its kin."""
     digest = store.check(config.store, config.store_params)
@@ -97,12 +110,14 @@ def loaded(config: Config) -> loop.Loaded:
 def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run: []) -> Path:
     """Train `config`, or go on with it, and return the run's folder, which then holds `model/`.
 
-    A run that is finished is left as it is. Raises ConfigError where `train.kernels` cannot be had here, StoreError and its kin
-    for the store, Busy, NotFinite, OutOfMemory, NoSpace, Interrupted.
+    A run that is finished is left as it is. Several workers, or those of a cluster, are Ray's affair; one in place knows nothing of it.
+    Raises ConfigError where `train.kernels` cannot be had here, StoreError and its kin for the store, Busy, NotFinite, OutOfMemory,
+    NoSpace, Interrupted, ClusterError.
     """
     (memory.give_back if config.train.recompute else memory.keep_freed)()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    way = zoo.way(config, device) if config.spiking else None
+    through_ray = config.cluster.address is not None or config.train.workers not in ("auto", 1)
+    way = zoo.way(config, device) if config.spiking and not through_ray else None
     data = loaded(config)
     fingerprint = config.fingerprint(data.digest, code_digest())
     title = config.name
@@ -112,6 +127,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
             print(f"{title}: finished before. To train it anew, remove {folder}", file=sys.stderr)
             return folder
         folder.mkdir(exist_ok=True)
+        copies = _copies(config, folder)
         about = _about(folder, {
             **config.about, "fingerprint": fingerprint, "store": data.digest, "protocol": config.protocol, "classes": data.train.about["classes"],
             "palette": data.train.about["palette"],
@@ -120,12 +136,22 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
         if way:
             print(f"{title}: norm and neuron are run the {way} way", file=sys.stderr)
         run = Run(folder, config, about)
-        report = Reporters([Journal(folder / "metrics.jsonl"), Console(title, len(data.train)), *trackers(run)])
+        journal, tell = Journal(folder / "metrics.jsonl"), [Console(title, len(data.train)), *trackers(run)]
+        report = Reporters(tell if through_ray else [journal, *copies, *tell])       # the first worker writes the journal
         status = "failed"
         try:
             with Stop().listening() as stop, memory.shortage_named(config, "train.batch", config.train.batch):
-                model, state = loop.fit(config, data, folder, report, stop, device, fingerprint)
-            about |= {"seconds": round(state.seconds, 1), "steps": state.step, "parameters": sum(p.numel() for p in model.parameters())}
+                if through_ray:
+                    from snnseg.training import ray_train
+
+                    went = ray_train.fit(config, loaded, len(data.train), data.digest, folder, report, stop, fingerprint, copies,
+                                         lambda text: print(f"{title}: {text}", file=sys.stderr))
+                    model, seconds, steps = ray_train.saved_net(config, folder, fingerprint), went["seconds"], went["step"]
+                    about |= {"device": went["device"], "workers": went["workers"]}
+                else:
+                    model, state = loop.fit(config, data, folder, report, stop, device, fingerprint)
+                    seconds, steps = state.seconds, state.step
+            about |= {"seconds": round(seconds, 1), "steps": steps, "parameters": sum(p.numel() for p in model.parameters())}
             saved.save(folder / "model", model, about)
             status = "finished"
         except SnnsegError as e:

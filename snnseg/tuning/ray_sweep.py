@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from snnseg.data import ray_tasks
+from snnseg import ray_cluster
 from snnseg.errors import ClusterError, SnnsegError
 from snnseg.sections import Config
 from snnseg.tuning import ledger
@@ -71,7 +71,7 @@ def cluster(address: str | None) -> Iterator[dict[str, float]]:
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             if address:
-                ray_tasks.connect(address)
+                ray_cluster.connect(address)
             elif not before:
                 ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=False,
                          object_store_memory=STORE_BYTES)
