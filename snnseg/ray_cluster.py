@@ -26,6 +26,19 @@ def knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """What Ray's own core writes to stderr while it tries to connect is not for people; what comes of it is raised."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def connect(address: str) -> None:
     """Connect to the cluster at `address` (HOST:PORT, auto), or start one of this process alone (local). Raises ClusterError."""
     for name, value in QUIET.items():
@@ -50,8 +63,9 @@ def connect(address: str) -> None:
             join()
         else:       # what listens there may be no Ray, which Ray waits for
             thread = threading.Thread(target=join, daemon=True)
-            thread.start()
-            thread.join(CONNECT_S)
+            with _silenced():
+                thread.start()
+                thread.join(CONNECT_S)
             if thread.is_alive():
                 raise OSError(f"no answer within {CONNECT_S:.0f} s")
         if failed:

@@ -38,7 +38,7 @@ def stored(project):
 
 def outcome(config) -> tuple[dict[int, dict], np.ndarray, dict]:
     """Lines of the journal by step, the confusion of the test split, and about.json; the run is put aside."""
-    folder = next(p for p in (config.root / "data" / "run").iterdir() if (p / "model").exists())
+    folder, = (config.root / "data" / "run").glob("mnist*")
     lines = read_journal(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}), "a step twice"
     about = json.loads((folder / "model" / "about.json").read_text())
@@ -70,17 +70,16 @@ def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, ray_cl
 
 
 def test_a_worker_killed_in_an_epoch(stored, ray_cluster, capsys):
-    """The second of two, once 30 steps are told: the run ends by itself with the numbers of one that nobody disturbed."""
-    config = stored(*THROUGH_RAY, "train.workers=2", "train.epochs=15", experiment="ann_deeplab")
-    run.train(stored("train.epochs=15", experiment="ann_deeplab"))
+    """The second of two, once 15 of 60 steps are told: the run ends by itself with the numbers of one that nobody disturbed."""
+    config, killed = stored(*THROUGH_RAY, "train.workers=2", "train.epochs=10", experiment="ann_deeplab"), []
+    run.train(config)
     expected = outcome(config)
-    killed = []
 
     def kill():
         while not killed:
             time.sleep(0.05)
             for journal in (config.root / "data" / "run").glob("mnist*/metrics.jsonl"):
-                if len(read_journal(journal)) >= 30 and (told := Attempt(journal.parent).read("rank-1.json")):
+                if len(read_journal(journal)) >= 15 and (told := Attempt(journal.parent).read("rank-1.json")):
                     os.kill(told["pid"], signal.SIGKILL)
                     killed.append(told["pid"])
 
@@ -91,7 +90,7 @@ def test_a_worker_killed_in_an_epoch(stored, ray_cluster, capsys):
     assert killed
     told = capsys.readouterr()
     assert "a worker was lost; the training goes on from step" in told.err and told.out == ""
-    assert_same(outcome(config), expected)
+    assert_same(outcome(config), expected, within=0)
 
 
 def failing(config):
@@ -117,7 +116,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(stored, ray_cluster):
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 1e37})})
     with pytest.raises(NotFinite, match="on training samples") as error:
         run.train(config)
-    assert error.value.exit_code == 7 and str(error.value).split("samples ")[1].count(",") == 7
+    assert error.value.exit_code == 7 and str(error.value).split("samples ")[1].partition(".")[0].count(",") == 7
 
 
 def test_more_workers_than_there_is_room_for_is_said_at_once(stored, ray_cluster):

@@ -36,9 +36,10 @@ class Reporters:
     """Several reporters as one, told in this order."""
 
     def __init__(self, reporters: Iterable[Reporter]):
-        self.reporters = list(reporters)
+        self.reporters, self.begun = list(reporters), False
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
+        self.begun = True
         for r in self.reporters:
             r.begin(step, steps, epochs)
 

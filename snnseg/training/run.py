@@ -158,7 +158,8 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
             status = "interrupted" if e.exit_code == 130 else "failed"
             raise
         finally:
-            report.end(status)
+            if report.begun:        # else there is nothing that could have ended
+                report.end(status)
     return folder
 
 
