@@ -224,7 +224,7 @@ def test_three_workers_and_three_drivers_killed(stored, project, environment):
     for k in range(3):
         reached(100 + 40 * k, process)
         process.kill()
-        process.wait()
+        process.communicate()           # also closes its pipes
         process = begun()
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0 and "goes on from step" in err, err
