@@ -13,8 +13,8 @@ repro: $(READY)            ## raw pictures to trained, measured nets and their t
 	dvc repro
 	@echo "table: data/report/results.csv   pictures: data/report/pictures.png   runs: .venv/bin/snnseg ui"
 
-test: $(READY)             ## all tests
-	python -m pytest
+test: $(READY)             ## all tests, a process a core
+	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadgroup
 
 lint: $(READY)             ## style
 	ruff check

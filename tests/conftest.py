@@ -14,10 +14,19 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # a net that trains in seconds; everything else as in params.yaml
 TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8"]
+LONGEST = {"test_fused_triton", "test_ways", "test_ray_train", "test_cluster_ray", "test_tune", "test_pipeline", "test_benchmarks", "test_golden"}
 
 
 def pytest_addoption(parser):
     parser.addoption("--refresh-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+def pytest_collection_modifyitems(items):
+    """Where several processes share the tests (`make test`): a file stays whole, and those with a Ray are one after another in one process."""
+    for item in items:
+        rays = "ray_cluster" in item.fixturenames or "_ray" in item.path.stem
+        item.add_marker(pytest.mark.xdist_group("ray" if rays else item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in LONGEST)      # these first, so that no process ends with one of them
 
 
 @pytest.fixture

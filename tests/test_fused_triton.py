@@ -449,10 +449,6 @@ def test_refusals():
         assert "needs a GPU" in reason(currents(2).cpu())
 
 
-if not HERE:        # what is left is test_interpreted, whose process has the rest
-    for _name in [name for name in globals() if name.startswith("test_") and name != "test_interpreted"]:
-        del globals()[_name]
-
 
 @pytest.mark.parametrize("kind", ["bntt", "tdbn", "a step, nothing learned"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -478,3 +474,8 @@ def test_statistics_shared_by_processes_are_those_of_one(kind, dtype, one):
     for a, b in zip(found, expected, strict=True):
         assert b.any() and apart(a, b) < (1e-5 if dtype == torch.float32 else 1e-2)
     assert apart(run(cuts[0])[1][0], expected[0][:, cuts[0]]) > 0.01
+
+
+if not HERE:        # what is left is test_interpreted, whose process has the rest
+    for _name in [name for name in globals() if name.startswith("test_") and name != "test_interpreted"]:
+        del globals()[_name]
