@@ -48,6 +48,17 @@ def tiny(project: Path):
 
 
 @pytest.fixture
+def two_threads():
+    """Sums are made in the order of two threads, whatever the machine and the number of tests at a time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def environment() -> dict[str, str]:
     """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from snnseg import cli, config
+from snnseg import config
+from snnseg.cli import main
 from snnseg.data import ddd17, ddd17_frames, driving_sample, store, voc_sample
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def good(tmp_path_factory) -> Path:
 def snnseg(monkeypatch, capsys, root: Path, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["snnseg", *arguments, "--params", str(root / "params.yaml"), "--set", "data.source=archives", "--set", "data.workers=1"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     told = capsys.readouterr()
     return ended.value.code or 0, told.out, told.err
 

@@ -13,7 +13,8 @@ import pytest
 import zarr
 from PIL import Image
 
-from snnseg import cli, config, seal
+from snnseg import config, seal
+from snnseg.cli import main
 from snnseg.data import check, sources, store, voc
 from snnseg.data.prepare import prepare
 from snnseg.errors import StoreMissing
@@ -128,7 +129,7 @@ def test_events_are_coloured_by_polarity():
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["snnseg", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     told = capsys.readouterr()
     return ended.value.code or 0, told.out, told.err
 

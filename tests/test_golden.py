@@ -41,7 +41,7 @@ def machine() -> dict[str, str | int]:
     return {"torch": torch.__version__.partition("+")[0], "cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
 
 
-def test_losses_are_those_recorded(request):
+def test_losses_are_those_recorded(request, two_threads):
     found = {form: losses(form) for form in FORMS}
     if request.config.getoption("--refresh-golden"):
         GOLDEN.parent.mkdir(exist_ok=True)

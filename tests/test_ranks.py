@@ -215,7 +215,7 @@ NETS = [("spiking_deeplab", "model.norm=bntt", "train.kernels=cpu"), ("spiking_f
 
 
 @pytest.mark.parametrize("net", NETS, ids=" ".join)
-def test_two_ranks_take_the_course_of_one(net, project, tmp_path, pair):
+def test_two_ranks_take_the_course_of_one(net, project, tmp_path, pair, two_threads):
     """20 steps: losses, mIoU of training and validation, confusion; and both ranks have the same weights to the bit."""
     arguments = project / "params.yaml", net[0], net[1:]
     alone, _, confusion = trained(ALONE, *arguments, tmp_path / "one")

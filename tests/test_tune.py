@@ -175,6 +175,7 @@ def interrupted(project: Path, environment: dict[str, str], words: list[str], li
     assert process.returncode == 130 and out == "" and "Traceback" not in err and err.splitlines()[-1].startswith("snnseg: interrupted"), err
 
 
+@pytest.mark.slow
 def test_the_driver_is_ended_twice_and_the_same_command_goes_on(place, environment, tmp_path):
     """Ctrl-C in the first trial, kill -9 with two of six settled: six are executed in all, none twice; MLflow has a parent and six children.
 
