@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +56,13 @@ def _of_a_trained_net(params: Path, experiment: str, set: list[str] | None, sect
     return numbers
 
 
+def _measured(report: ModuleType, numbers: Config, model: Path | None, set: list[str] | None) -> tuple[Any, bool]:
+    """What `report` measures of a net, and whether it was written too: with other numbers or another net it is shown only."""
+    if set or model:
+        return report.measure((model or numbers.model_folder).absolute(), numbers), False
+    return report.write(numbers), True
+
+
 @app.command()
 def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
              set: Set = None, params: Params = PARAMS) -> None:
@@ -73,10 +81,8 @@ def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option(
     from snnseg import tracking
     from snnseg.report import result
 
-    if set or model:
-        found = result.measure((model or numbers.model_folder).absolute(), numbers)
-    else:
-        found = result.write(numbers)
+    found, written = _measured(result, numbers, model, set)
+    if written:
         tracking.log_result(numbers, found.metrics, found.about)
     print(json.dumps(found.metrics, indent=1))
 
@@ -99,10 +105,8 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
     from snnseg import tracking
     from snnseg.report import energy as counting
 
-    if set or model:
-        found = counting.measure((model or numbers.model_folder).absolute(), numbers)
-    else:
-        found = counting.write(numbers)
+    found, written = _measured(counting, numbers, model, set)
+    if written:
         tracking.log_energy(numbers, found.summary, found.about)
     print(counting.lines(found.summary))
 
@@ -124,9 +128,7 @@ def robustness(experiment: Experiment, model: Annotated[Path | None, typer.Optio
     from snnseg import tracking
     from snnseg.report import robustness as curves
 
-    if set or model:
-        found = curves.measure((model or numbers.model_folder).absolute(), numbers)
-    else:
-        found = curves.write(numbers)
+    found, written = _measured(curves, numbers, model, set)
+    if written:
         tracking.log_robustness(numbers, found.summary, found.about)
     print(curves.lines(found.summary))

@@ -22,7 +22,6 @@ from snnseg.sections import Config
 from snnseg.tuning import ledger
 from snnseg.tuning.ledger import Trial
 
-STORE_BYTES = 128 * 2**20       # of a local Ray's object store: nothing large goes through it
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0",
          "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
          "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0", "RAY_TUNE_DISABLE_STORAGE_WARNING": "1"}
@@ -74,7 +73,7 @@ def cluster(address: str | None) -> Iterator[dict[str, float]]:
                 ray_cluster.connect(address)
             elif not before:
                 ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=False,
-                         object_store_memory=STORE_BYTES)
+                         object_store_memory=ray_cluster.STORE_BYTES)
             with contextlib.suppress(ValueError):       # not in the main thread; Ray takes SIGTERM for itself
                 for s, handler in handlers.items():
                     signal.signal(s, handler)
