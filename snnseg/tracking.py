@@ -274,7 +274,7 @@ def replay(configs: list[Config]) -> list[str]:
     for path in sorted((data_folder(root) / "run").glob("*/about.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         try:
-            config = Config.of(about, root)
+            config = Config.of(about, root, configs[0].around)
         except (ValidationError, KeyError):
             print(f"warning: {path.parent}: made by another version of snnseg, so not sent. Remove it if it is not needed.", file=sys.stderr)
             continue
