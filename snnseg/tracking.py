@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import filelock
 from pydantic import ValidationError
@@ -266,6 +267,19 @@ def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[s
         client.set_terminated(run, "FINISHED")
     except Exception as e:      # as above: the scores are on the disk, and stay there
         _warn(config.root, e, str(config.result_folder))
+
+
+def compare(config: Config, names: list[str]) -> dict[str, str]:
+    """By benchmark, the address below MLflow's UI that puts the runs behind data/result side by side, those of its experiments that are there."""
+    client, experiment = _client(config.root, config.track.experiment)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if (about := data_folder(config.root) / "result" / name / "about.json").is_file():
+            uid = json.loads(about.read_text(encoding="utf-8"))["uid"]
+            runs = client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'")
+            found.setdefault(name.split("/")[0], []).extend(run.info.run_id for run in runs)
+    return {benchmark: f"#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+            for benchmark, runs in found.items() if len(runs) > 1}
 
 
 def replay(configs: list[Config]) -> list[str]:
