@@ -156,6 +156,7 @@ class Cluster(Section):
 
 class Track(Section):
     mlflow: bool
+    system_metrics: bool        # of a training's machine, every ten seconds
     experiment: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
 
 

@@ -108,6 +108,7 @@ class Tracker:
         self.folder, self.config, self.about = folder, config, about
         self.sent, self.synced = -1, time.monotonic()
         self.client: Any = None
+        self.monitor: Any = None
         self.warned = False
 
     def _sync(self, status: str | None = None) -> None:
@@ -129,6 +130,11 @@ class Tracker:
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
         self._sync()
+        if self.config.track.system_metrics and self.client:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self.monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=store_uri(self.config.root))
+            self.monitor.start()
 
     def numbers(self, step: int, numbers: Numbers) -> None:
         pass
@@ -139,6 +145,8 @@ class Tracker:
             self.synced = time.monotonic()
 
     def end(self, status: str) -> None:
+        if self.monitor:
+            self.monitor.finish()
         self._sync({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
 
 
