@@ -1,17 +1,17 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the robustness curves out."""
+"""DVC stage `report`: the experiments' scores and pictures in, one table, one sheet and the robustness curves out."""
 import typer
 
 from snnseg import stage
 
 
 def main() -> None:
-    from snnseg.config import load, names
+    from snnseg.config import load, reproduced
 
     config = load()
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
 
-    print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names())))
+    print(table.lines(overview.write(data_folder(config.root) / "result", config.report, reproduced())))
 
 
 if __name__ == "__main__":
