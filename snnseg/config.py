@@ -140,6 +140,11 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)[:80]
 
 
+def _listed(names: list[str]) -> str:
+    """The first names of many; all of few."""
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])} and {len(names) - 8} more"
+
+
 def _explain(error: dict[str, Any], places: dict[str, str], changes: str) -> str:
     """One pydantic error as one line: file and line or the `--set`, key, fact, remedy."""
     names = [str(n) for n in error["loc"] if not str(n).startswith("function-")]
@@ -189,6 +194,7 @@ class File:
     sections: dict[str, Any]
     benchmarks: dict[str, dict[str, Any]]
     experiments: dict[str, dict[str, Any]]
+    repro: dict[str, list[str]]         # names of both that `dvc repro` makes
 
     def find(self, name: str | None) -> tuple[str, str]:
         """Benchmark and experiment of `voc/ann_fcn`, `voc` or `ann_fcn`; the first benchmark and no experiment if not named.
@@ -206,7 +212,7 @@ class File:
         for part, kind, known in asked:
             if part not in known:
                 near = difflib.get_close_matches(part[:80], known, 1, 0.5)
-                hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+                hint = f"Did you mean {near[0]}?" if near else f"Known: {_listed(known)}."
                 raise ConfigError(f"{self.path}: no {kind} is named {part[:80]!r}. {hint}")
         return (benchmark, experiment) if slash else (name, "") if name in self.benchmarks else (first, name)
 
@@ -229,13 +235,29 @@ def _groups(numbers: dict[str, Any], kind: str, source: Path, places: dict[str, 
     return groups
 
 
+def _repro(numbers: dict[str, Any], source: Path, places: dict[str, str], known: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """The names that `dvc repro` makes, taken out of `numbers`; `known` are the groups that they are of. Raises ConfigError."""
+    found = numbers.pop("repro", None)
+    if not isinstance(found, dict) or found.keys() != known.keys():
+        raise ConfigError(f"{places.get('repro', source)}: repro: expected lists of benchmarks and experiments, found {_shown(found)}.")
+    for kind, asked in found.items():
+        place = f"{places[f'repro.{kind}']}: repro.{kind}"
+        if not isinstance(asked, list) or not asked or not all(isinstance(name, str) for name in asked) or len(set(asked)) < len(asked):
+            raise ConfigError(f"{place}: expected a list of names, each once, found {_shown(asked)}.")
+        if unknown := [name for name in asked if name not in known[kind]]:
+            near = difflib.get_close_matches(unknown[0][:80], known[kind], 1, 0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {_listed(list(known[kind]))}."
+            raise ConfigError(f"{place}: none of {kind} is named {unknown[0][:80]!r}. {hint}")
+    return found
+
+
 def read(params: Path | str = PARAMS) -> File:
     """All of a params file. Every benchmark and experiment is checked, alone and together. Raises ConfigError."""
     source = Path(params)
     numbers, lines = read_yaml(source)
     places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
     benchmarks, experiments = (_groups(numbers, kind, source, places) for kind in ("benchmarks", "experiments"))
-    file = File(source, numbers, benchmarks, experiments)
+    file = File(source, numbers, benchmarks, experiments, _repro(numbers, source, places, {"benchmarks": benchmarks, "experiments": experiments}))
     _checked(numbers, places)
 
     def within(key: str) -> dict[str, str]:
@@ -289,3 +311,9 @@ def names(params: Path | str = PARAMS) -> list[str]:
     """All experiments on all benchmarks, `voc/ann_fcn`, in the order of the file."""
     file = read(params)
     return [f"{benchmark}/{experiment}" for benchmark in file.benchmarks for experiment in file.experiments]
+
+
+def reproduced(params: Path | str = PARAMS) -> list[str]:
+    """Those that `dvc repro` makes and the report puts side by side, in the order of their lists."""
+    repro = read(params).repro
+    return [f"{benchmark}/{experiment}" for benchmark in repro["benchmarks"] for experiment in repro["experiments"]]

@@ -20,19 +20,20 @@ from snnseg.section import Bits, Count, CountOrZero, Number, Positive, Section, 
 class Encode(Section):
     """A picture as the input of T time steps (section 4.2)."""
 
-    coding: Literal["direct", "poisson", "signed_poisson"]
+    coding: Literal["direct", "poisson", "signed_poisson", "latency", "phase", "burst"]
     timesteps: Annotated[int, Field(ge=1, le=1000)]
     mean: Number                                # of a byte; direct and signed_poisson see (byte - mean) / std
     std: Positive
 
 
 class Neuron(Section):
-    """Leaky integrate-and-fire (eqs. 2, 3, 6)."""
+    """Leaky integrate-and-fire (eqs. 2, 3, 6): IF where the leak is 1, PLIF where it is learned, integer where there are levels."""
 
     leak: Annotated[Number, Field(gt=0, le=1)]
     threshold: Positive
     learn_leak: Literal["none", "layer", "channel"]       # one leak a layer or a channel that is trained from there on
     learn_threshold: Literal["none", "layer", "channel"]
+    levels: Annotated[int, Field(ge=0, le=64)]  # spikes that an integer neuron may fire at a step; 0 = one, once above the threshold
     reset: Literal["soft", "hard"]
     surrogate: Literal["triangle", "arctan", "sigmoid", "rectangle"]
     surrogate_scale: Positive                   # times the surrogate gradient; the authors' code has 0.3

@@ -1,7 +1,8 @@
 """Named settings: files below settings/ that hold the numbers params.yaml takes on with one command.
 
-`sample` is small and needs no download; `paper` is the paper's full setting (section 5.1.2). Switching changes the
-values in params.yaml and nothing else in it, so DVC sees an ordinary parameter change.
+`sample` is small and needs no download; `paper` is the paper's full setting (section 5.1.2); `variants` has the sample's numbers
+and other experiments: codings and neurons. Switching changes the values in params.yaml and nothing else in it, so DVC sees an
+ordinary parameter change.
 """
 from __future__ import annotations
 
@@ -31,6 +32,10 @@ def differences(params: Path, name: str) -> dict[str, tuple[Any, Any]]:
     wanted = flat(config.read_yaml(params.parent / "settings" / f"{name}.yaml")[0])
     now = flat(config.read_yaml(params)[0])
     wanted = {k: v for k, v in wanted.items() if k in now or not k.startswith("benchmarks.")}     # the user took it out: the section's number holds
+    file = config.read(params)
+    for key, there in (("repro.benchmarks", file.benchmarks), ("repro.experiments", file.experiments)):     # likewise
+        if isinstance(wanted.get(key), list):
+            wanted[key] = [one for one in wanted[key] if isinstance(one, str) and one in there] or now[key]
     if unknown := sorted(wanted.keys() - now.keys()):
         raise ConfigError(f"settings/{name}.yaml: {unknown[0]}: unknown key, {params.name} has none of that name. Remove it.")
     return {k: (now[k], v) for k, v in wanted.items() if now[k] != v}
@@ -59,7 +64,7 @@ def switch(params: Path, name: str) -> dict[str, tuple[Any, Any]]:
     setting = config.read_text(params.parent / "settings" / f"{name}.yaml")
     places, source = _written(text), _written(setting)
     for key in sorted(changes, key=lambda k: places[k].start, reverse=True):    # from the end: earlier places stay right
-        old, new = text[places[key]], setting[source[key]]
+        old, new = text[places[key]], f"[{', '.join(changes[key][1])}]" if key.startswith("repro.") else setting[source[key]]
         new = new if old else f" {new}"                                         # `key:` without a value
         text = text[:places[key].start] + new + _aligned(text[places[key].stop:], len(new) - len(old))
     _replace(params, before, text)

@@ -14,7 +14,9 @@ from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.spiking import counter, pooling
 from snnseg.spiking.encode import Constant, Frames, Rate, whole
+from snnseg.spiking.integer import Integer
 from snnseg.spiking.neuron import LIF
+from snnseg.spiking.timed import CODES, Timed, phase_weight
 
 NETS = pytest.mark.parametrize("net", [DeepLab, FCN])
 T, CLASSES, SIDE = 3, 2, 8
@@ -43,6 +45,8 @@ def coded(coding, pictures=2, steps=T, channels=3, side=SIDE):
         return Constant(x_BCHW.double(), steps)
     if coding == "frames":
         return Frames(torch.randint(3, (pictures, steps, channels, side, side)).double() / 17)
+    if coding in CODES:
+        return Timed(x_BCHW.abs().clamp(max=1).double(), steps, coding)
     keys = counter.keys(list(range(pictures)))
     return Rate((x_BCHW if coding == "signed_poisson" else x_BCHW.abs()), keys, steps, coding == "signed_poisson")
 
@@ -97,8 +101,17 @@ def loop(layer, conv, x_CHW):
     return np.count_nonzero(x_CHW), (brute_force.transposed if layer.kind == "transposed" else brute_force.convolved)(x_CHW, w, **options), added
 
 
+def loops(layer, conv, k_CHW):
+    """Of all sub-steps of an integer neuron's step, which the pool adds up."""
+    if layer.substeps == 1:
+        return loop(layer, conv, k_CHW)
+    parts = np.sum([loop(layer, conv, (k_CHW > d).astype(k_CHW.dtype)) for d in range(layer.substeps)], 0)
+    return (*loop(layer, conv, k_CHW)[:2], parts[2]) if layer.pooled else parts
+
+
 WHOLE = [(net, neurons, coding) for net in (DeepLab, FCN) for neurons, codings in (
     (Spiking(T, LIF(0.9, 0.6), "bntt"), ("direct", "signed_poisson")), (Spiking(T, LIF(1.0, 0.2, soft_reset=False), "none"), ("poisson",)),
+    (Spiking(T, LIF(0.9, 0.4, Integer(levels=3)), "bntt"), ("phase",)),
     (Spiking(T, LIF(0.9, 0.6), "tdbn"), ("frames",)), (Analog(), ("direct",)), (Analog(T), ("frames",))) for coding in codings]
 
 
@@ -112,17 +125,22 @@ def test_every_layer_of_a_net_is_counted_as_a_loop_counts(net, neurons, coding):
     assert {a.layer.name for a in activities} == set(reads)
     for a in activities:
         layer, conv = a.layer, convolution(model, a.layer.name)
-        of_steps = [np.sum([loop(layer, conv, x_CHW) for x_CHW in x_BCHW.numpy()], 0).tolist() for x_BCHW in reads[layer.name]]
+        of_steps = [np.sum([loops(layer, conv, x_CHW) for x_CHW in x_BCHW.numpy()], 0).tolist() for x_BCHW in reads[layer.name]]
         assert list(zip(a.inputs_R, a.products_R, a.pooled_R, strict=True)) == list(map(tuple, of_steps)), layer.name
         size = layer.resized_HW
         expected = [sum(brute_force.resized(y_CHW, *size) for y_CHW in y_BCHW.numpy()) for y_BCHW in grids[layer.name]] if size else []
         assert list(a.resized_R) == expected, layer.name
         if layer.ends in ("fires", "rectifies"):
             made = [reads[b.layer.name] for b in activities if b.layer.reads == layer.name and not b.layer.averaged]
-            assert not made or torch.equal(torch.tensor(a.fired_TC), (made[0] != 0).sum((1, 3, 4)))
+            assert not made or torch.equal(torch.tensor(a.fired_TC), (made[0] if layer.levels > 1 else made[0] != 0).long().sum((1, 3, 4)))
         else:
             assert a.fired_TC is None
-        values = reads[layer.name]
+        assert 0 < a.density <= 1 and layer.levels == (neurons.neuron.levels if layer.spiking else 1)
+        values = reads[layer.name] / phase_weight(torch.arange(T)).view(-1, 1, 1, 1, 1) if a.weighted else reads[layer.name]
+        if layer.substeps > 1:
+            assert 1 < values.max() <= layer.substeps and torch.equal(values, values.round()), layer.name
+            values = values.clamp(max=1)
+        assert a.weighted == (coding == "phase" and layer.reads == INPUT)
         assert values.any() and a.of_spikes == bool(((values == 0) | (values.abs() == 1)).all()), layer.name
         assert a.signed == bool(a.of_spikes and (values < 0).any())
         assert a.accumulates == (a.of_spikes and not layer.pooled) and (a.pictures, a.steps) == (2, neurons.timesteps)

@@ -82,7 +82,7 @@ def test_help_has_examples_that_exist(verb, environment):
     assert done.returncode == 0 and done.stderr == ""
     examples = re.findall(r"^ +snnseg (.*)$", done.stdout, re.MULTILINE)
     assert len(examples) >= 2 and all(f"{e} ".startswith(f"{verb} ") for e in examples)
-    file, settings, files = config.read(ROOT / "params.yaml"), ["sample", "paper"], ["voc", "sbd", "mnist", "cifar10", "ddd17"]
+    file, settings, files = config.read(ROOT / "params.yaml"), ["sample", "paper", "variants"], ["voc", "sbd", "mnist", "cifar10", "ddd17"]
     experiments = [*config.names(ROOT / "params.yaml"), *file.experiments, *file.benchmarks]
     for example in examples:
         words = example.removeprefix(verb).split()

@@ -43,26 +43,29 @@ def keys(section: dict, prefix: str = "") -> set[str]:
 def test_params_and_models_are_one_to_one():
     """No default in the models, no number in the file that the models do not know."""
     numbers, _ = config.read_yaml(ROOT / "params.yaml")
-    del numbers["experiments"], numbers["benchmarks"]
+    del numbers["experiments"], numbers["benchmarks"], numbers["repro"]
     assert keys(numbers) == fields(config.Sections)
     assert all(m.model_config["frozen"] and m.model_config["strict"] for m in sections.Section.__subclasses__())
 
 
 def test_settings_hold_the_same_keys_of_params():
     found = {p.stem: keys(config.read_yaml(p)[0]) for p in SETTINGS}
-    assert found.keys() == {"paper", "sample"}
+    assert found.keys() == {"paper", "sample", "variants"}
     benchmarks = {key for key in found["paper"] if key.startswith("benchmarks.")}
-    assert found["paper"] == found["sample"] and found["paper"] - benchmarks <= fields(config.Sections)
-    assert benchmarks <= keys({"benchmarks": config.read().benchmarks})
+    repro = {"repro.benchmarks", "repro.experiments"}
+    assert found["paper"] == found["sample"] == found["variants"] and found["paper"] - benchmarks - repro <= fields(config.Sections)
+    assert benchmarks <= keys({"benchmarks": config.read().benchmarks}) and repro <= found["paper"]
 
 
 def test_every_experiment_of_the_file_loads_and_paths_are_absolute(monkeypatch):
     monkeypatch.chdir(ROOT)
     file = config.read()
     assert list(file.benchmarks) == ["mnist_cifar", "voc", "ddd17"]
-    assert list(file.experiments) == ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
+    main = ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
+    assert list(file.experiments)[:4] == main and all(name.startswith("spiking_fcn_") for name in list(file.experiments)[4:])
     assert config.names() == [f"{b}/{e}" for b in file.benchmarks for e in file.experiments]
-    for name in config.names():
+    assert config.reproduced() == [f"{b}/{e}" for b in file.benchmarks for e in main]
+    for name in config.reproduced():
         loaded = config.load(name=name)
         assert loaded.name == name == f"{loaded.data.dataset}/{loaded.model.name}" and loaded.store.name == loaded.benchmark
         assert all(p.is_absolute() for p in (loaded.root, loaded.raw, loaded.store, loaded.model_folder, loaded.report))
@@ -183,6 +186,14 @@ REFUSED = {
     "value with a line break": (changed("void: ignore", 'void: "ig\\nnore"'), ["loss.void:", "ig\\nnore"]),
     "lone surrogate": (changed("void: ignore", 'void: "\\ud800"'), ["loss.void:"]),
     "tracking name as a path": (changed("experiment: snnseg", "experiment: ../x"), [f":{LINE['track.experiment']}: track.experiment:", 'found "../x"']),
+    "no repro": (changed("repro:\n  benchmarks: [mnist_cifar, voc, ddd17]\n", "benchmarked:\n"), [": repro: expected lists of benchmarks and experiments"]),
+    "repro, unknown": (changed("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: [mnist_cifar, vco]"),
+                       [f":{LINE['repro.benchmarks']}: repro.benchmarks: none of benchmarks is named 'vco'. Did you mean voc?"]),
+    "repro, far from all": (changed("experiments: [spiking_deeplab,", "experiments: [qqq,"), [f":{LINE['repro.experiments']}: repro.experiments:", "Known: spiking_deeplab"]),
+    "repro, twice": (changed("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: [voc, voc]"), [f":{LINE['repro.benchmarks']}: repro.benchmarks: expected a list of names, each once"]),
+    "repro, none": (changed("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: []"), ["repro.benchmarks: expected a list of names", "found []"]),
+    "repro, a name": (changed("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: voc"), ["repro.benchmarks: expected a list of names", 'found "voc"']),
+    "repro, a number": (changed("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: [3]"), ["repro.benchmarks: expected a list of names", "found [3]"]),
     "no experiments": (WITHOUT_EXPERIMENTS, [": experiments: expected names"]),
     "null experiments": (f"{WITHOUT_EXPERIMENTS}experiments:\n", [f":{LINE['experiments']}: experiments:", "found null"]),
     "empty experiments": (f"{WITHOUT_EXPERIMENTS}experiments: {{}}\n", [f":{LINE['experiments']}: experiments:", "found {}"]),

@@ -15,7 +15,9 @@ from snnseg.models.backbone import Analog, ConvUnit, Spiking, mean_over_time
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.spiking.encode import Constant
+from snnseg.spiking.integer import Integer
 from snnseg.spiking.neuron import LIF
+from snnseg.spiking.timed import Timed
 
 NETS = pytest.mark.parametrize("net", [DeepLab, FCN])
 
@@ -121,6 +123,33 @@ def test_norm_with_a_pencil(norm, fold, expected):
     assert operations.of_layer(unit, fold)["norm"] == expected
     moving, _ = two_layers(replace(UNIT, norm=norm), x=PICTURE[None].repeat(3, 1, 1, 1, 1))
     assert operations.of_layer(moving, fold)["norm"] == tuple(n * (3 if norm == "static" else 1) for n in expected)
+
+
+def test_integer_neurons_with_a_pencil():
+    """D = 2, threshold 0.5: currents 0.5, 0.5 and 1 give 1, 1 and 2 spikes at each of 3 steps and leave nothing.
+
+    4 neurons: 12 leaks, 24 comparisons, 12 resets; 12 spikes, each sent to two channels. Bytes: 2 sub-steps a step.
+    """
+    neurons = Spiking(3, LIF(0.5, 0.5, Integer(levels=2)), "none", way="reference")
+    unit, end = two_layers(replace(UNIT, levels=2), replace(END, levels=2), neurons)
+    assert (unit.fired_TC, end.inputs_R, end.products_R, end.density) == (((4,),) * 3, (4,) * 3, (8,) * 3, 12 / (3 * 2 * 4))
+    assert operations.of_layer(unit)["neuron"] == (12, 24 + 12) and operations.of_layer(end)["synapses"] == (0, 24)
+    rate, = spikes.rates([unit, end], saturated=0.5)
+    assert (rate.rate, rate.per_step, rate.saturated) == (3.0, (1.0, 1.0, 1.0), (0,))       # 12 of 3 x 2 x 4
+    assert traffic.of_layer(unit) == {"weights": 9 * 4, "states": (2 * 3 * 2 * 4 + 4 * 4) * 4, "activations": 4 * 4 + 24 / 8}
+    assert traffic.of_layer(end) == {"weights": 2 * 4 * 3 * 2, "states": 2 * 3 * 2 * 8 * 4, "activations": 24 / 8}
+    found = energy.proxy([a.layer for a in (unit, end)], spikes.of_each_layer([unit, end]))
+    assert [row.acs for row in found.layers] == [36 * 3.0, 8 * 3.0]
+
+
+def test_weighted_phase_accumulates_and_shifts():
+    """Bytes 128 and 64 in two steps: a spike of 1/2, then one of 1/4. Each is an accumulate for each tap that it meets; a shift a neuron and step."""
+    x = Timed(torch.tensor([[[[128.0, 0.0], [0.0, 64.0]]]]) / 255, 2, "phase")
+    unit, _ = two_layers(neurons=Spiking(2, LIF(0.5, 0.7), "none", way="reference"), x=x)
+    assert (unit.of_spikes, unit.weighted, unit.signed, unit.inputs_R, unit.products_R) == (True, True, False, (1, 1), (1, 2))
+    assert operations.of_layer(unit)["synapses"] == (0, 3 + 2 * 4) and traffic.input_bits(unit, 32) == 1
+    plain, _ = two_layers(neurons=Spiking(2, LIF(0.5, 0.7), "none", way="reference"), x=replace(x, timing="latency"))
+    assert (plain.of_spikes, plain.weighted) == (True, False) and operations.of_layer(plain)["synapses"] == (0, sum(plain.products_R))
 
 
 def test_end_with_a_pencil():

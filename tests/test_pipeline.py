@@ -41,6 +41,12 @@ def test_results_do_not_depend_on_tracking_or_workers():
         assert not {"track", "data", "data.workers"} & set(stage["params"]), name
 
 
+def test_every_stage_is_made_for_what_repro_names():
+    for name, stage in DVC["stages"].items():
+        for kind, names in stage.get("matrix", {}).items():
+            assert names == f"${{repro.{kind}s}}", name
+
+
 def test_paths_are_the_config_s():
     path = DVC["stages"]["prepare"]["outs"][0]
     assert path in DVC["stages"]["train"]["deps"] and path in DVC["stages"]["evaluate"]["deps"]
@@ -68,9 +74,8 @@ def clone(tmp_path_factory) -> Path:
         for section, values in change.items():
             params[section] = config.merge(params[section], values)
     params["data"]["ddd17"]["sample"] = {"train": 12, "test": 8}
-    params["benchmarks"] = {k: params["benchmarks"][k] for k in ("mnist_cifar", "ddd17")}
+    params["repro"] = {"benchmarks": ["mnist_cifar", "ddd17"], "experiments": ["spiking_deeplab", "ann_fcn"]}
     params["benchmarks"]["ddd17"]["train"]["epochs"] = 2
-    params["experiments"] = {k: params["experiments"][k] for k in ("spiking_deeplab", "ann_fcn")}
     with open(root / "params.yaml", "w") as f:
         yaml.dump(params, f)
     for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "tiny"]):

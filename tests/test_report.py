@@ -129,3 +129,10 @@ def test_a_net_is_scored_on_the_store_it_was_trained_with(trained):
     with pytest.raises(StoreError, match="made with seed 5 instead of 0"):
         result.write(trained)
     assert seal.is_sealed(trained.store)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({}, "lif"), ({"leak": 1.0}, "if"), ({"learn_leak": "layer"}, "plif"), ({"learn_threshold": "channel"}, "lif, threshold learned"),
+    ({"levels": 4}, "integer lif, 4 a step"), ({"levels": 2, "leak": 1.0}, "integer if, 2 a step")])
+def test_neurons_by_name(changes, told):
+    assert table.kind({"leak": 0.99, "learn_leak": "none", "learn_threshold": "none", "levels": 0} | changes) == told

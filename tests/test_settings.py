@@ -22,7 +22,28 @@ def test_the_paper_setting_is_section_5_1_of_the_paper(project):
 
 def test_params_as_delivered_are_the_sample_setting():
     assert settings.differences(ROOT / "params.yaml", "sample") == {}
-    assert settings.names(ROOT) == ["paper", "sample"]
+    assert settings.names(ROOT) == ["paper", "sample", "variants"]
+
+
+def test_variants_are_the_sample_with_other_experiments(project):
+    """On MNIST-CIFAR10 alone; back again is the same file to the byte. What the user took out stays out."""
+    path = project / "params.yaml"
+    delivered = path.read_bytes()
+    assert settings.switch(path, "variants").keys() == {"repro.benchmarks", "repro.experiments"}
+    names = config.reproduced(path)
+    assert names[0] == "mnist_cifar/spiking_fcn" and len(names) == 15 and all(name.startswith("mnist_cifar/spiking_fcn") for name in names)
+    told = {name: config.load(path, name) for name in names}
+    assert {c.encode.coding for c in told.values()} == {"direct", "poisson", "latency", "phase", "burst"}
+    assert len({json.dumps(c.about["config"], sort_keys=True) for c in told.values()}) == 15
+    settings.switch(path, "sample")
+    assert path.read_bytes() == delivered
+    text = delivered.decode()
+    path.write_text(text.replace("benchmarks: [mnist_cifar, voc, ddd17]", "benchmarks: [ddd17]").replace(
+        text[text.index("  mnist_cifar:\n    data:\n      dataset"):text.index("  ddd17:       ")], ""))
+    settings.switch(path, "paper")
+    assert config.read(path).repro["benchmarks"] == ["ddd17"]
+    settings.switch(path, "variants")       # its one benchmark is not there
+    assert config.read(path).repro["benchmarks"] == ["ddd17"] and len(config.reproduced(path)) == 15
 
 
 def crlf(text: bytes) -> bytes:
@@ -98,7 +119,7 @@ def test_a_linked_params_file_stays_a_link(project):
     assert (project / "params.yaml").is_symlink() and config.load(project / "mine.yaml").train.epochs == 60
 
 
-@pytest.mark.parametrize(("name", "told"), [("papr", "Did you mean paper?"), ("zzz", "Known: paper, sample."), ("../params", "Known:"),
+@pytest.mark.parametrize(("name", "told"), [("papr", "Did you mean paper?"), ("zzz", "Known: paper, sample, variants."), ("../params", "Known:"),
                                         ("", "Known:"), ("a\nb", "Known:")])
 def test_an_unknown_setting_names_the_nearest(name, told, project):
     before = (project / "params.yaml").read_bytes()

@@ -254,7 +254,8 @@ def test_a_step_does_not_wait_for_the_device(tiny, overrides):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("overrides", [("encode.coding=poisson",), ("encode.coding=direct", "optim.clip_norm=1.0", "optim.amsgrad=true"), ("model.name=spiking_fcn",),
+@pytest.mark.parametrize("overrides", [("encode.coding=poisson",), ("encode.coding=phase",), ("neuron.levels=3",), ("model.name=spiking_fcn",),
+                                       ("encode.coding=direct", "optim.clip_norm=1.0", "optim.amsgrad=true"),
                                        ("model.name=ann_fcn",), ("model.norm=tdbn", "neuron.learn_leak=channel", "neuron.learn_threshold=layer")])
 def test_a_captured_step_is_the_plain_one(tiny, overrides):
     """Each step from the same weights: loss, tally, and the weights and running statistics after it."""

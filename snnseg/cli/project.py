@@ -103,7 +103,7 @@ def track(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def report(set: Set = None, params: Params = PARAMS) -> None:
-    """Put all experiments side by side, in data/report.
+    """Put the experiments of `repro` side by side, in data/report.
 
     \b
     Examples:
@@ -116,7 +116,7 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
 
-    print(table.lines(overview.write(data_folder(numbers.root) / "result", numbers.report, configs.names(params))))
+    print(table.lines(overview.write(data_folder(numbers.root) / "result", numbers.report, configs.reproduced(params))))
     print(numbers.report / "results.csv")
 
 

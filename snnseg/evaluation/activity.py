@@ -2,7 +2,8 @@
 
 On the way of the data: pictures, coded -> net -> **activity** -> spike rates (`spikes`), operations, bytes, energy.
 All counts are sums over the pictures, so neither their order nor how they come in batches matters. A net is run in
-evaluation mode and without gradients, one batch after the other; of a batch nothing is kept but counts.
+evaluation mode and without gradients, one batch after the other; of a batch nothing is kept but counts. k spikes of an integer
+neuron at one step are counted as k, as the sub-steps of 0 and 1 that they stand for.
 Shapes: T time steps, R of them at which a layer's synapses work, B pictures, C channels, H x W pixels.
 """
 from __future__ import annotations
@@ -21,6 +22,7 @@ from snnseg.evaluation.signals import watched
 from snnseg.models.backbone import mean_over_time
 from snnseg.spiking import pooling
 from snnseg.spiking.encode import Coded, Constant, whole
+from snnseg.spiking.timed import Timed
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,14 @@ class Activity:
     layer: Layer
     pictures: int
     steps: int                              # T of the net
-    of_spikes: bool                         # what it reads is -1, 0 and 1 alone
+    of_spikes: bool                         # what it reads is -1, 0 and 1 alone, or 1 times a power of two that is the whole step's
     signed: bool                            # and some of it is negative
     inputs_R: tuple[int, ...]               # not zero, as the convolution sees them
     products_R: tuple[int, ...]             # of input and weight, neither of them zero
     pooled_R: tuple[int, ...]               # inputs that the pool adds up, not zero; 0 where there is none
     resized_R: tuple[int, ...]              # products of the bilinear resizing, at the steps at which it is done
     fired_TC: tuple[tuple[int, ...], ...] | None        # spikes, of an ANN's rectified units those not zero; None where neither ends the layer
+    weighted: bool = False                  # the spikes that it reads stand for that power of two (weighted phase)
 
     @property
     def runs(self) -> int:
@@ -49,8 +52,9 @@ class Activity:
 
     @property
     def density(self) -> float:
-        """Share of the convolution's inputs that are not zero."""
-        return sum(self.inputs_R) / (self.pictures * self.runs * prod(self.layer.in_CHW))
+        """Share of the convolution's inputs that are not zero, of all sub-steps."""
+        times = self.runs * (1 if self.layer.pooled else self.layer.substeps)
+        return sum(self.inputs_R) / (self.pictures * times * prod(self.layer.in_CHW))
 
     @property
     def spikes(self) -> int:
@@ -63,7 +67,7 @@ class Meter:
 
     def __init__(self, of: Sequence[Layer], convolutions: Mapping[str, nn.Conv2d | nn.ConvTranspose2d]):
         self.layers, self.convolutions = {layer.name: layer for layer in of}, convolutions
-        self.pictures, self.shape, self.counts = 0, None, {}
+        self.pictures, self.shape, self.counts, self.weighted = 0, None, {}, False
 
     def see(self, signal: str, x: Tensor | Coded) -> None:
         """Count for the layer that made it and for those that read it. Raises ValueError where T or a picture's shape is not the one before."""
@@ -73,9 +77,11 @@ class Meter:
         if len(x_RBCHW) > 1 and x_RBCHW.stride(0) == 0:     # a view of one step
             x_RBCHW = x_RBCHW[:1]
         if signal == INPUT:
-            self._add(INPUT, torch.stack([((x_RBCHW != 0) & (x_RBCHW.abs() != 1)).sum(), (x_RBCHW < 0).sum()]))
-        elif self.layers[signal].ends in ("fires", "rectifies"):
-            self._add(signal, torch.stack([synapses.active(x_BCHW).sum((1, 2)) for x_BCHW in x_RBCHW]))
+            self.weighted = isinstance(x, Timed) and x.weighted
+            told = x.spikes(0, x.timesteps).to(x_RBCHW.dtype) if self.weighted else x_RBCHW
+            self._add(INPUT, torch.stack([((told != 0) & (told.abs() != 1)).sum(), (told < 0).sum()]))
+        elif (layer := self.layers[signal]).ends in ("fires", "rectifies"):
+            self._add(signal, torch.stack([synapses.active(x_BCHW, layer.levels).sum((1, 2)) for x_BCHW in x_RBCHW]))
         for layer in self.layers.values():
             if layer.reads == signal:
                 self._read(layer, mean_over_time(x_RBCHW)[None] if layer.averaged else x_RBCHW)
@@ -89,8 +95,9 @@ class Meter:
         fan_out_CHW, windows_HW = self._fan_out[layer.name], self._windows.get(layer.name)
         rows = []
         for x_BCHW in x_RBCHW:
-            active = synapses.active(pooling.plain(x_BCHW) if layer.pooled else x_BCHW)
-            added = synapses.products(synapses.active(x_BCHW), windows_HW) if layer.pooled else fan_out_CHW.new_zeros(())
+            spikes = synapses.active(x_BCHW, layer.substeps)
+            active = synapses.active(pooling.plain(x_BCHW)) if layer.pooled else spikes      # the pool has added a step's sub-steps up
+            added = synapses.products(spikes, windows_HW) if layer.pooled else fan_out_CHW.new_zeros(())
             rows.append(torch.stack([active.sum().double(), synapses.products(active, fan_out_CHW), added]))
         self._add(f"{layer.name} reads", torch.stack(rows))
 
@@ -129,7 +136,8 @@ class Meter:
             inputs_R, products_R, pooled_R = zip(*read[f"{name} reads"], strict=True)
             fired_TC = tuple(map(tuple, read[name])) if name in read else None
             out.append(Activity(layer, self.pictures, self.shape[0], of_spikes, of_spikes and layer.reads == INPUT and negative > 0,
-                                inputs_R, products_R, pooled_R, tuple(read.get(f"{name} resized", ())), fired_TC))
+                                inputs_R, products_R, pooled_R, tuple(read.get(f"{name} resized", ())), fired_TC,
+                                self.weighted and layer.reads == INPUT))
         return tuple(out)
 
 

@@ -6,7 +6,7 @@ Shapes: C channels, H x W pixels.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -47,6 +47,7 @@ class Layer:
     soft_reset: bool = False
     resized_HW: tuple[int, int] | None = None           # brought to this size, bilinear, behind the convolution
     joins: str | None = None            # the skip that is then added
+    levels: int = 1                     # spikes that the net's neurons may fire at one step, in as many sub-steps
 
     @property
     def weights(self) -> int:
@@ -56,6 +57,11 @@ class Layer:
     def macs(self) -> int:
         """Eq. 9, k^2 O^2 C_in C_out, for maps of any sides. A transposed convolution is counted on its output's grid, as the paper's figures are."""
         return self.weights * prod(self.out_CHW[1:])
+
+    @property
+    def substeps(self) -> int:
+        """Sub-steps of 0 and 1 in a step of what it reads."""
+        return self.levels if self.of_spikes else 1
 
     @property
     def result_CHW(self) -> Shape:
@@ -87,7 +93,10 @@ def layers(model: DeepLab | FCN, height: int, width: int) -> tuple[Layer, ...]:
     if not isinstance(model, DeepLab | FCN):
         raise TypeError(f"layers are known of DeepLab and FCN, not of {type(model).__name__}")
     units = _units(model, height, width)
-    return (*units, *(_deeplab(model, units[-1], height, width) if isinstance(model, DeepLab) else _fcn(model, {u.name: u for u in units})))
+    rest = _deeplab(model, units[-1], height, width) if isinstance(model, DeepLab) else _fcn(model, {u.name: u for u in units})
+    neurons = next(module.neurons for module in model.modules() if isinstance(module, ConvUnit))
+    levels = neurons.neuron.levels if isinstance(neurons, Spiking) else 1
+    return tuple(replace(layer, levels=levels) for layer in (*units, *rest))
 
 
 def _units(model: nn.Module, height: int, width: int) -> list[Layer]:

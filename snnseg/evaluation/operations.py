@@ -2,7 +2,9 @@
 
 A product of the convolution is a multiply-accumulate (MAC), or an accumulate (AC) where the input is spikes: -1, 0, 1. So
 MAC are the first layer under direct coding or with frames of events, the layers behind a pool, whose inputs are multiples
-of 1/9, the FCN's first transposed convolution, which reads scores, and all of an ANN, whose zeros are left out too.
+of 1/9, the FCN's first transposed convolution, which reads scores, and all of an ANN, whose zeros are left out too. A spike of
+weighted phase stands for a power of two, the same for all of a step, so it shifts their sum: ACs, and one more a neuron and step.
+An integer neuron's k spikes are k accumulates, and D comparisons a step; a pool adds a step's sub-steps up.
 
 Where a net is linear to its end, its software convolves the mean over time, once. Counted for a spiking net is what neuromorphic
 hardware does: the classifier (FCN: last stage and its skip) adds up weights at each spike; what then follows (bias, resizing,
@@ -46,10 +48,11 @@ def norm_runs(a: Activity) -> int:
 def of_layer(a: Activity, fold_norm: bool = True) -> dict[str, Work]:
     """Work of each of PARTS:
 
-    synapses   the convolution's products; once a picture where its input is the same at each step (direct coding's first layer)
+    synapses   the convolution's products; once a picture where its input is the same at each step (direct coding's first layer);
+               of weighted phase also a shift a neuron and step
     pooling    an AC a pooled input that is not zero; the division by 9 is folded into the weights behind it
     norm       a MAC a neuron and step, or an AC where it is folded (`fold_norm`; only norms of the same numbers at each step)
-    neuron     at each step a MAC for leak and input (an AC where the leak is 1), an AC for the comparison, and for a soft
+    neuron     at each step a MAC for leak and input (an AC where the leak is 1), an AC for each comparison, and for a soft
                reset one a spike; a hard reset writes zero. A rectified unit compares. An accumulator's work is its synapses'
     adds       biases, joined skips, and the averaging over time of an ANN that sees several frames
     resizing   a MAC for each product of the bilinear resizing, neither factor zero
@@ -59,7 +62,7 @@ def of_layer(a: Activity, fold_norm: bool = True) -> dict[str, Work]:
     adds = (finishing(a) * (prod(layer.out_CHW) * bool(layer.biases) + prod(layer.result_CHW) * (layer.joins is not None))
             + (a.steps - 1) * prod(layer.read_CHW) * layer.averaged)
     return {
-        "synapses": Work(acs=products) if a.accumulates else Work(macs=products),
+        "synapses": Work(acs=products + count * a.runs * a.weighted) if a.accumulates else Work(macs=products),
         "pooling": Work(acs=sum(a.pooled_R) / a.pictures),
         "norm": Work(acs=normed) if folds(a, fold_norm) else Work(macs=normed),
         "neuron": _neuron(a, count),
@@ -74,4 +77,5 @@ def _neuron(a: Activity, count: int) -> Work:
     if a.layer.ends != "fires":
         return Work()
     updates, resets = count * a.steps, a.spikes / a.pictures if a.layer.soft_reset else 0.0
-    return Work(updates, updates + resets) if a.layer.leaky else Work(0.0, 2 * updates + resets)
+    compared = updates * a.layer.levels
+    return Work(updates, compared + resets) if a.layer.leaky else Work(0.0, updates + compared + resets)

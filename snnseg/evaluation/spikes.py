@@ -1,6 +1,6 @@
 """How much a net's neurons fire: rates by layer and time step, and channels that never fire or always do.
 
-    R_s(l) = spikes of layer l over all time steps / neurons of layer l        (eq. 8; a picture's mean, 0 to T)
+    R_s(l) = spikes of layer l over all time steps / neurons of layer l        (eq. 8; a picture's mean, 0 to T, of integer neurons to T D)
 
 Layers that fire are eight in a Spiking-DeepLab and eleven in a Spiking-FCN (figure 14); an ANN has none.
 """
@@ -25,7 +25,7 @@ class SpikeRate:
     neurons: int
     spikes: float                       # a picture, all steps
     rate: float                         # eq. 8: spikes a neuron over all steps
-    per_step: tuple[float, ...]         # spikes a neuron at each step, 0 to 1; their sum is the rate
+    per_step: tuple[float, ...]         # spikes a neuron at each step, 0 to 1 (D); their sum is the rate
     dead: Silent                        # channels that fired at no step, place and picture
     saturated: Silent                   # channels that fired at (nearly) all of them
 
@@ -42,7 +42,7 @@ def rates(activities: Sequence[Activity], saturated: float = 1.0) -> tuple[Spike
 
 def _rate(a: Activity, saturated: float) -> SpikeRate:
     count, channels = neurons(a.layer), a.layer.out_CHW[0]
-    at_most = a.pictures * a.steps * count // channels
+    at_most = a.pictures * a.steps * a.layer.levels * count // channels
     of_channel = [sum(fired_T) for fired_T in zip(*a.fired_TC, strict=True)]
     per_step = tuple(sum(fired_C) / (a.pictures * count) for fired_C in a.fired_TC)
     return SpikeRate(a.layer.name, channels, count, a.spikes / a.pictures, a.spikes / (a.pictures * count), per_step,

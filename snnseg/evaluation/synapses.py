@@ -73,9 +73,9 @@ def of_resizing(height: int, width: int, to_height: int, to_width: int, device: 
     return torch.outer(taps(height, to_height), taps(width, to_width)).to(device)[None]
 
 
-def active(x_BCHW: Tensor) -> Tensor:
-    """Pictures in which an input is not zero: int64 [C, H, W]."""
-    return (x_BCHW != 0).sum(0)
+def active(x_BCHW: Tensor, levels: int = 1) -> Tensor:
+    """Pictures in which an input is not zero: int64 [C, H, W]. Of spikes 0 to `levels`, sub-steps at which it is 1."""
+    return (x_BCHW != 0).sum(0) if levels == 1 else x_BCHW.long().sum(0)
 
 
 def products(active_CHW: Tensor, fan_out_CHW: Tensor) -> Tensor:

@@ -6,8 +6,8 @@
     activations   what a layer makes is written once a step, and read once a step by each layer that reads it: spikes as 1 bit,
                   those of both signs as 2, values as `value_bits`; so are maps before their resizing, and skips that are joined
 
-Pool, norm and neuron work on what passes by; nothing is stored between them, and a pooled input is read as it was before the
-pool. Zeros are moved like everything else. An ANN that sees several frames keeps its running mean as a state.
+A step of integer neurons is D sub-steps, for what they make and what reads it, bits, weights and states. Pool, norm and neuron work on
+what passes by; a pooled input is read as it was before. Zeros are moved, too. An ANN that sees several frames keeps its mean as a state.
 """
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FULL = 32       # bits of pictures, currents, membranes, accumulators, biases an
 
 
 def input_bits(a: Activity, value_bits: int) -> int:
-    """Of a value that the layer reads, as it lies in memory."""
+    """Of a value that the layer reads, as it lies in memory, all sub-steps of a step."""
     if a.of_spikes:
-        return 2 if a.signed else 1
+        return 2 if a.signed else a.layer.substeps
     return FULL if a.layer.reads == INPUT else value_bits
 
 
@@ -40,7 +40,7 @@ def of_layer(a: Activity, weight_bits: int = FULL, value_bits: int = FULL, weigh
     if layer.joins:
         moved += result * times * value_bits
     if layer.ends == "fires":
-        moved += result * a.steps
+        moved += result * a.steps * layer.levels
     elif layer.ends != "accumulates" or layer.resized_HW:
         moved += result * times * value_bits
     return {part: n / 8 for part, n in (bits | {"activations": moved}).items()}
@@ -50,7 +50,7 @@ def _weights(a: Activity, weight_bits: int, held: bool, fold_norm: bool) -> floa
     """Bits; a norm has two numbers a channel, or one if it is folded, and those of BNTT are others at each step."""
     layer = a.layer
     norm = layer.out_CHW[0] * (1 if folds(a, fold_norm) else 2) * (min(1, norm_runs(a)) if held and layer.norm == "static" else norm_runs(a))
-    return layer.weights * weight_bits * (1 if held else a.runs) + FULL * (layer.biases * (1 if held else finishing(a)) + norm)
+    return layer.weights * weight_bits * (1 if held else a.runs * layer.substeps) + FULL * (layer.biases * (1 if held else finishing(a)) + norm)
 
 
 def _states(a: Activity) -> int:
@@ -60,4 +60,4 @@ def _states(a: Activity) -> int:
     if a.layer.ends not in ("fires", "accumulates"):
         return 0
     count = neurons(a.layer)
-    return 2 * a.steps * count + ((1 + a.steps) * count if a.runs < a.steps else 0)
+    return 2 * a.steps * a.layer.levels * count + ((1 + a.steps) * count if a.runs < a.steps else 0)

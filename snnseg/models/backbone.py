@@ -5,8 +5,9 @@ single step, batch norm without gamma and beta, and ReLU.
 """
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,7 @@ class Spiking:
     learn_leak: Learned = "none"    # one a layer or a channel, beginning at the neuron's
     learn_threshold: Learned = "none"
     share: Share | None = None      # adds a tensor up over all processes that train the net: their batches are normalised as one
+    substeps: bool = False          # integer spikes are convolved as sub-steps of 0 and 1, as spike-driven hardware does; the same answer, slower
 
     def make_norm(self, channels: int) -> nn.Module:
         if self.norm == "bntt":
@@ -58,7 +60,8 @@ class Spiking:
     def respond(self, conv: nn.Conv2d, norm: nn.Module, cell: Cell, x: Tensor | Coded, pooled: bool, of_spikes: bool) -> Tensor:
         """Spikes of the layer, in the dtype of its input currents."""
         normal = None if isinstance(norm, nn.Identity) else norm.normal(x.shape[0])
-        fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute), normal, cell(), self.way)
+        substeps = self.neuron.levels if self.substeps and of_spikes else 1
+        fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute, substeps), normal, cell(), self.way)
         if fired.mean_TC is not None:
             values = fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC) if fired.count is None else fired.count
             norm.remember(fired.mean_TC, fired.var_TC, values)
@@ -66,7 +69,13 @@ class Spiking:
 
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
         """A convolution of the layer's spikes at every step, without norm or neuron."""
-        return folded(conv, x_TBCHW) if self.way == "reference" else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
+        if self.substeps:
+            def weighted(s_TBCHW: Tensor) -> Tensor:
+                return folded(lambda s_NCHW: F.conv2d(s_NCHW, conv.weight), s_TBCHW)
+
+            return unit.in_substeps(weighted, x_TBCHW, self.neuron.levels) + conv.bias.view(-1, 1, 1)
+        plainly = self.way == "reference" or self.neuron.levels > 1         # bits do not tell more than 0 and 1
+        return folded(conv, x_TBCHW) if plainly else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
 
     def between_upsamplings(self, cell: Cell, x_TBCHW: Tensor) -> Tensor:
         return ways.run(x_TBCHW, None, cell(), self.way).spikes_TBCHW
@@ -133,6 +142,18 @@ class _Mean(torch.autograd.Function):
 def mean_over_time(x_TBCHW: Tensor) -> Tensor:
     """[B, C, H, W], float32 of bfloat16."""
     return _Mean.apply(x_TBCHW)
+
+
+def spike_driven(net: nn.Module) -> nn.Module:
+    """A copy of a net of integer neurons, units and reads of which see each step as D sub-steps of 0 and 1: the same answer but for the order of sums.
+
+    What reads a mean over time, and the FCN's transposed convolutions, are linear and see a step's sum as before.
+    """
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(getattr(module, "neurons", None), Spiking):
+            module.neurons = replace(module.neurons, substeps=True)
+    return net
 
 
 def initialise(net: nn.Module) -> None:

@@ -8,6 +8,9 @@ from torch import Tensor
 from snnseg import seeds
 from snnseg.sections import Config
 from snnseg.spiking import counter, encode
+from snnseg.spiking.timed import Timed
+
+DRAWN = "poisson", "signed_poisson"
 
 
 def on(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
@@ -21,7 +24,7 @@ def keys(index_B: np.ndarray, config: Config, draw: tuple[str, int]) -> np.ndarr
 
     `draw` is the purpose and the epoch that make the key, with `train.seed`.
     """
-    if not config.spiking or config.data.events or config.encode.coding == "direct":
+    if not config.spiking or config.data.events or config.encode.coding not in DRAWN:
         return None
     purpose, epoch = draw
     return counter.keys([seeds.seed_of(purpose, config.train.seed, epoch, i) for i in index_B]).numpy()
@@ -30,7 +33,7 @@ def keys(index_B: np.ndarray, config: Config, draw: tuple[str, int]) -> np.ndarr
 def source(items: Tensor, key_B: Tensor | None, config: Config, timesteps: int | None = None) -> encode.Coded:
     """Pictures u8 [B,H,W,3] as inputs of T steps, float32 on their device; an ANN sees one step of the normalised picture.
 
-    Frames of events f32 [B,T,2,H,W] are the T inputs, without Poisson coding; an ANN sees them too and averages its features
+    Frames of events f32 [B,T,2,H,W] are the T inputs, whatever the coding; an ANN sees them too and averages its features
     over them (section 5.1.1). `timesteps` are those of the config, if not given; `key_B` from `keys`.
     """
     if config.data.events:
@@ -45,7 +48,9 @@ def source(items: Tensor, key_B: Tensor | None, config: Config, timesteps: int |
         return encode.Constant(normal_BCHW, timesteps)
     if e.coding == "poisson":
         return encode.Rate(byte_BCHW / 255, key_B, timesteps)
-    return encode.Rate(normal_BCHW, key_B, timesteps, signed=True)
+    if e.coding == "signed_poisson":
+        return encode.Rate(normal_BCHW, key_B, timesteps, signed=True)
+    return Timed(byte_BCHW / 255, timesteps, e.coding)
 
 
 def coded(items: np.ndarray | Tensor, index_B: np.ndarray, config: Config, device: torch.device, draw: tuple[str, int],

@@ -10,6 +10,7 @@ from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.sections import Config
 from snnseg.spiking import ways
+from snnseg.spiking.integer import Integer
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.shared import Share
 from snnseg.spiking.surrogate import SURROGATES
@@ -22,7 +23,8 @@ def neurons(config: Config, share: Share | None = None) -> Neurons:
     if not config.spiking:
         return Analog(config.timesteps, share)
     n = config.neuron
-    lif = LIF(n.leak, n.threshold, SURROGATES[n.surrogate](n.surrogate_scale), soft_reset=n.reset == "soft")
+    spike = Integer(n.surrogate_scale, n.levels) if n.levels else SURROGATES[n.surrogate](n.surrogate_scale)
+    lif = LIF(n.leak, n.threshold, spike, soft_reset=n.reset == "soft")
     return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels, config.train.recompute,
                    n.learn_leak, n.learn_threshold, share)
 

@@ -13,7 +13,7 @@ from snnseg import seal
 from snnseg.errors import StoreMissing
 from snnseg.report import pictures
 
-COLUMNS = ("benchmark experiment dataset protocol source model coding timesteps leak threshold reset norm width epochs seed train_samples test_samples "
+COLUMNS = ("benchmark experiment dataset protocol source model coding timesteps neuron leak threshold reset norm width epochs seed train_samples test_samples "
            "miou background_miou iou_per_class spike_rate proxy_mj exact_mj memory_mj seconds device commit").split()
 SHOWN = 5       # samples of each benchmark on the sheet
 
@@ -36,6 +36,13 @@ def spent(energy: dict[str, Any] | None) -> dict[str, str]:
             "memory_mj": f"{mj['with_memory']:.5f}"}
 
 
+def kind(neuron: dict[str, Any]) -> str:
+    """What a config's neurons are called: lif, if, plif, `integer lif, 4 a step`; with a learned threshold `lif, threshold learned`."""
+    name = "plif" if neuron["learn_leak"] != "none" else "if" if neuron["leak"] == 1 else "lif"
+    name = f"integer {name}, {neuron['levels']} a step" if neuron["levels"] else name
+    return name + ", threshold learned" * (neuron["learn_threshold"] != "none")
+
+
 def row(metrics: dict[str, Any], about: dict[str, Any], energy: dict[str, Any] | None = None) -> dict[str, Any]:
     """One line of results.csv from an experiment's files. mIoU in per cent; what an ANN does not have is `-`."""
     config = about["config"]
@@ -43,7 +50,7 @@ def row(metrics: dict[str, Any], about: dict[str, Any], energy: dict[str, Any] |
     events = config["data"]["dataset"] == "ddd17"
     neuron = {"coding": "events" if events else config["encode"]["coding"],
               "timesteps": trained if metrics["timesteps"] == trained else f"{trained}, read at {metrics['timesteps']}",
-              "norm": norm, **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
+              "norm": norm, "neuron": kind(config["neuron"]), **{k: config["neuron"][k] for k in ("leak", "threshold", "reset")}}
     if not config["model"]["name"].startswith("spiking"):
         neuron = dict.fromkeys(neuron, "-") | {"timesteps": neuron["timesteps"] if events else 1, "norm": "bn"} | ({"coding": "events"} if events else {})
     if metrics["statistics"] != "running":

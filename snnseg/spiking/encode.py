@@ -1,8 +1,8 @@
 """Coding: a picture as the input of T time steps (section 4.2).
 
 Pure functions; the random numbers of rate coding come in as an argument, made from a seed a sample (`uniforms`), so that
-a sample's spikes do not depend on its neighbours in the batch. `Constant`, `Rate` and `Frames` are inputs of T steps of
-which any stretch can be asked for: `shape` is (T, B, C, H, W), `steps(first, last)` gives x_TBCHW of those steps alone.
+a sample's spikes do not depend on its neighbours in the batch. `Constant`, `Rate`, `Frames` and `timed.Timed` are inputs of T
+steps of which any stretch can be asked for: `shape` is (T, B, C, H, W), `steps(first, last)` gives x_TBCHW of those steps alone.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from snnseg.spiking import counter
+from snnseg.spiking.timed import Timed
 
 
 def direct(x_BCHW: Tensor, timesteps: int) -> Tensor:
@@ -95,7 +96,7 @@ class Frames:
         return self.x_BTCHW[:, first:last].transpose(0, 1).contiguous()
 
 
-Coded = Constant | Rate | Frames
+Coded = Constant | Rate | Frames | Timed
 
 
 def whole(x: Tensor | Coded) -> Tensor:

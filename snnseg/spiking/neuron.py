@@ -19,21 +19,26 @@ class LIF(NamedTuple):
 
     leak: float | Tensor = 0.99
     threshold: float | Tensor = 1.0
-    spike: Callable[[Tensor], Tensor] = Triangle()   # step forward, surrogate backward
+    spike: Callable[[Tensor], Tensor] = Triangle()   # step forward, surrogate backward; `integer.Integer` fires more than once a step
     soft_reset: bool = True
+
+    @property
+    def levels(self) -> int:
+        """Spikes that it may fire at one step."""
+        return getattr(self.spike, "levels", 1)
 
 
 def step(current_BCHW: Tensor, potential_BCHW: Tensor, neuron: LIF) -> tuple[Tensor, Tensor]:
     """One time step: spikes and the membrane potential that remains.
 
         u <- leak * u + I                      (paper, eq. 2)
-        s  = 1 if u > threshold else 0         (eq. 3)
+        s  = 1 if u > threshold else 0         (eq. 3; an integer neuron's is 0 to D)
         u <- u - threshold * s                 (soft reset; no gradient flows through the spike)
-        u <- u - u * s                         (hard reset, likewise)
+        u <- 0 where s > 0                     (hard reset, likewise)
     """
     u = neuron.leak * potential_BCHW + current_BCHW
     s = neuron.spike(u / neuron.threshold - 1)
-    reset = neuron.threshold * s.detach() if neuron.soft_reset else u * s.detach()
+    reset = neuron.threshold * s.detach() if neuron.soft_reset else u * s.detach().clamp(max=1)
     return s, u - reset
 
 

@@ -17,7 +17,7 @@ class _Fire(torch.autograd.Function):
     def forward(ctx, m: Tensor, surrogate: Surrogate) -> Tensor:
         ctx.save_for_backward(m)
         ctx.surrogate = surrogate
-        return (m > 0).to(m.dtype)
+        return surrogate.fire(m)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
@@ -33,6 +33,9 @@ class Surrogate:
 
     def __call__(self, m: Tensor) -> Tensor:
         return _Fire.apply(m, self)
+
+    def fire(self, m: Tensor) -> Tensor:
+        return (m > 0).to(m.dtype)
 
     def slope(self, m: Tensor) -> Tensor:
         raise AssertionError("a surrogate defines its slope")

@@ -10,7 +10,7 @@ An input that is drawn (`encode.Rate`) or gathered (`encode.Frames`) is made str
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from snnseg.spiking import bits, convolution, counter, fused, pooling, ways
 from snnseg.spiking.bits import Packed
 from snnseg.spiking.encode import Coded, Constant, whole
 from snnseg.spiking.fused import Fired, Normal, empty_rows, in_rows
+from snnseg.spiking.integer import expand
 from snnseg.spiking.neuron import LIF
 
 STRETCH = 2**22     # values of a coded input that are made at a time, about: 16 MiB
@@ -34,13 +35,21 @@ class Wiring(NamedTuple):
     pooled: bool = False        # averaged 3x3, stride 2, before the convolution
     of_spikes: bool = True      # the input is 0 and 1, so that bits tell it
     recompute: bool = False     # convolve anew in the backward pass instead of keeping y
+    substeps: int = 1           # of a step whose spikes are 0 to so many: convolved one by one as 0 and 1, and added up (`plain` alone)
 
 
 def plain(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> Tensor:
     """y_TBCHW by torch's own operators and gradients."""
+    if wiring.substeps > 1:
+        return in_substeps(lambda s_TBCHW: plain(s_TBCHW, weight, wiring._replace(substeps=1)), x_TBCHW, wiring.substeps)
     x_NCHW = x_TBCHW.flatten(0, 1)
     y = convolution.forward(pooling.plain(x_NCHW) if wiring.pooled else x_NCHW, weight, wiring.dilation)
     return y.unflatten(0, x_TBCHW.shape[:2])
+
+
+def in_substeps(linear: Callable[[Tensor], Tensor], k_TBCHW: Tensor, levels: int) -> Tensor:
+    """What is linear at each step of integer spikes, given 0 and 1 alone: its answers to a step's sub-steps added up."""
+    return linear(expand(k_TBCHW, levels)).unflatten(0, (-1, levels)).sum(1)
 
 
 def run(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None, neuron: LIF, way: str = "auto") -> Fired:
