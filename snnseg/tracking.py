@@ -256,6 +256,12 @@ def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any
         _log(config, numbers, about, ("robustness.json", "robustness.csv"))
 
 
+def log_activations(config: Config, about: dict[str, Any]) -> None:
+    """Add the maps, potentials and their figures, likewise."""
+    if config.track.mlflow:
+        _log(config, {}, about, ("activations.png", "membrane.png", "activations.gif", "activations.json", "activations.npz"))
+
+
 def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
     try:
         client, run = find_or_create(config, about)
@@ -288,5 +294,7 @@ def replay(configs: list[Config]) -> list[str]:
                 log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
             if (robustness := config.result_folder / "robustness.json").is_file():
                 log_robustness(config, json.loads(robustness.read_text(encoding="utf-8")), about)
+            if (config.result_folder / "activations.json").is_file():
+                log_activations(config, about)
             done.append(config.name)
     return done
