@@ -62,7 +62,7 @@ def measure(model_folder: Path, config: Config) -> Seen:
     `config` gives the section activations, all else is the net's own. Raises StoreError and its kin, OutOfMemory, and ConfigError
     for a picture, layer, pixel or channel that there is not.
     """
-    model, trained, about = saved.load(model_folder, config.root, {"activations": config.activations.model_dump()})
+    model, trained, about = saved.load(model_folder, config.root, config.around)
     if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
         raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
