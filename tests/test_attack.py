@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def trained(tiny):
     """Make, train and publish a small net that has learned something."""
     def make(experiment, *overrides):
-        numbers = tiny(experiment, "data.mnist_cifar.train=192", "train.epochs=4", "optim.lr=0.01", "robustness.draws=2", *overrides)
+        numbers = tiny(experiment, "data.mnist_cifar.train=192", "optim.lr=0.02", "robustness.draws=2", *overrides)
         if not numbers.store.exists():
             prepare.prepare(numbers)
         run.publish(run.train(numbers), numbers)
@@ -135,7 +135,7 @@ def test_the_bytes_are_each_net_s_own(trained):
     """In the files of the stage: another net's noise is the same, its attacks are others; eps 0 is the clean picture."""
     lines = []
     for experiment in ("ann_fcn", "ann_deeplab"):
-        numbers = trained(experiment, "train.epochs=1", "robustness.gaussian=[20.0]", "robustness.salt_pepper=[]", "robustness.blur=[]", "robustness.fgsm=[0,4]",
+        numbers = trained(experiment, "data.mnist_cifar.train=48", "train.epochs=1", "robustness.gaussian=[20.0]", "robustness.salt_pepper=[]", "robustness.blur=[]", "robustness.fgsm=[0,4]",
                           "robustness.pgd=[4]", "robustness.pgd_steps=2")
         told = robustness.write(numbers).summary
         assert json.loads((numbers.result_folder / "robustness.json").read_text()) == told
