@@ -114,7 +114,7 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
 @app.command()
 def activations(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
                 set: Set = None, params: Params = PARAMS) -> None:
-    """Show what a trained net does step by step, on test pictures.
+    """Show what a trained net does step by step.
 
     Maps of its layers, its answer after each step, potentials and spikes of single neurons: activations.png, activations.gif,
     membrane.png, and all numbers in activations.npz and activations.json, in data/result/BENCHMARK/EXPERIMENT. With --set or --model
