@@ -8,11 +8,9 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import activations
 
-    seen = activations.write(config)
-    tracking.log_activations(config, seen.about)
+    activations.write(config)
 
 
 if __name__ == "__main__":

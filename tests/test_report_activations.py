@@ -97,7 +97,8 @@ def test_mlflow_gets_the_files(trained):
     import mlflow
 
     numbers = trained("ann_deeplab", "track.mlflow=true")
-    tracking.log_activations(numbers, activations.write(numbers).about)
+    seen = activations.write(numbers)
+    tracking.log_activations(numbers, seen.summary, seen.about)
     client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert set(activations.FILES) <= {a.path for a in client.list_artifacts(mine.info.run_id)}

@@ -132,7 +132,7 @@ def activations(experiment: Experiment, model: Annotated[Path | None, typer.Opti
     found, written = _measured(seeing, numbers, model, set)
     folder = numbers.result_folder if written else numbers.report / "activations" / numbers.name
     if written:
-        tracking.log_activations(numbers, found.about)
+        tracking.log_activations(numbers, found.summary, found.about)
     else:
         seeing.save(found, folder)
     print(seeing.lines(found.summary))
