@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from snnseg import ranges
 from snnseg.data_sections import Data
-from snnseg.section import Bits, Count, CountOrZero, Number, Positive, Section, Seed, Share
+from snnseg.section import Bits, Count, CountOrZero, Number, Positive, Section, Seed, Share, Some
 
 
 class Encode(Section):
@@ -103,8 +103,22 @@ class Energy(Section):
     saturated: Share                            # a channel that fires this often is called saturated
 
 
+Pixel = Annotated[list[CountOrZero], Field(min_length=2, max_length=2)]
+
+
+class Activations(Section):
+    """Which test pictures, layers and neurons are looked at step by step."""
+
+    pictures: Some              # so many from all over the split, or their numbers
+    layers: Annotated[list[str], Field(min_length=1, max_length=64)] | None     # null = all that fire; of an ANN, all that are rectified
+    traced: str                 # the layer whose neurons are traced
+    pixels: Annotated[list[Pixel], Field(min_length=1, max_length=64)]      # rows and columns of the picture
+    channels: Some              # so many that fire most, or their numbers
+
+
 Levels = Annotated[list[Annotated[Number, Field(ge=0, le=1000)]], Field(max_length=50)]
 Shares = Annotated[list[Share], Field(max_length=50)]
+ByteValues = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(max_length=50)]
 
 
 class Robustness(Section):
@@ -119,6 +133,10 @@ class Robustness(Section):
     dropped: Shares             # of the events
     added: Levels               # events, as a share of the frame's own
     jittered: Levels            # standard deviations in cells
+    fgsm: ByteValues            # largest change of a byte, against the net itself: one step of the gradient's sign
+    pgd: ByteValues             # likewise, pgd_steps steps from a drawn start
+    pgd_steps: Annotated[int, Field(ge=1, le=1000)]
+    pgd_step: Annotated[Number, Field(gt=0, le=2)]      # length of one, as a share of the largest change
 
 
 Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int | float | str | None]], AfterValidator(ranges.checked)]
@@ -173,6 +191,7 @@ class Sections(Section):
     train: Train
     evaluate: Evaluate
     energy: Energy
+    activations: Activations
     robustness: Robustness
     tune: Tune
     cluster: Cluster

@@ -265,7 +265,13 @@ def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any
         _log(config, numbers, about, ("robustness.json", "robustness.csv"))
 
 
-MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "robustness.json": log_robustness}
+def log_activations(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the maps, potentials and their figures, likewise; of a few pictures, they are files and no metrics."""
+    if config.track.mlflow:
+        _log(config, {}, about, ("activations.png", "membrane.png", "activations.gif", "activations.json", "activations.npz"))
+
+
+MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "robustness.json": log_robustness, "activations.json": log_activations}
 
 
 def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:

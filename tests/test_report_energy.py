@@ -7,7 +7,7 @@ import pytest
 from snnseg import tracking
 from snnseg.data import prepare
 from snnseg.errors import StoreMissing
-from snnseg.report import energy, result, table
+from snnseg.report import energy, result, spikes_figure, table
 from snnseg.training import run
 
 COUNTED = "energy.pictures=11", "train.epochs=1"
@@ -67,6 +67,8 @@ def test_the_table_has_it_or_says_not_run(trained):
     told = energy.write(numbers).summary
     row, = table.write(*place)
     assert float(row["exact_mj"]) == pytest.approx(told["energy_mj"]["exact"], abs=1e-5) and 0 < float(row["spike_rate"]) < 1
+    layers = spikes_figure.rows(place[0], place[2])
+    assert len(layers) == 8 and sum(r["rate"] * r["neurons"] for r in layers) == pytest.approx(told["spikes"]["a_picture"], rel=1e-3)
 
 
 def test_the_counts_do_not_depend_on_batches(trained):

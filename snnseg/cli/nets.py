@@ -112,12 +112,41 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
 
 
 @app.command()
+def activations(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+                set: Set = None, params: Params = PARAMS) -> None:
+    """Show what a trained net does step by step.
+
+    Maps of its layers, its answer after each step, potentials and spikes of single neurons: activations.png, activations.gif,
+    membrane.png, and all numbers in activations.npz and activations.json, in data/result/BENCHMARK/EXPERIMENT. With --set or --model
+    they go to data/report/activations/BENCHMARK/EXPERIMENT. All numbers are those it was trained with, but for the section activations.
+
+    \b
+    Examples:
+      snnseg activations voc/spiking_fcn
+      snnseg activations mnist_cifar/spiking_deeplab --set activations.pictures=[3,17] --set activations.traced=head
+    """
+    numbers = _of_a_trained_net(params, experiment, set, "activations")
+    from snnseg import tracking
+    from snnseg.report import activations as seeing
+
+    found, written = _measured(seeing, numbers, model, set)
+    folder = numbers.result_folder if written else numbers.report / "activations" / numbers.name
+    if written:
+        tracking.log_activations(numbers, found.summary, found.about)
+    else:
+        seeing.save(found, folder)
+    print(seeing.lines(found.summary))
+    print(folder)
+
+
+@app.command()
 def robustness(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
                set: Set = None, params: Params = PARAMS) -> None:
     """Score a trained net on noisy test pictures (figure 11).
 
-    Each net sees the same noisy bytes. All numbers are those it was trained with, but for the section robustness. With --set or
-    --model the scores are shown only; without, they also become robustness.json and robustness.csv in data/result/BENCHMARK/EXPERIMENT.
+    Each net sees the same noisy bytes; those of fgsm and pgd are made against the net itself. All numbers are those it was trained
+    with, but for the section robustness. With --set or --model the scores are shown only; without, they also become robustness.json
+    and robustness.csv in data/result/BENCHMARK/EXPERIMENT.
 
     \b
     Examples:

@@ -1,4 +1,7 @@
-"""How a net's mIoU falls with noise (section 5.4, figure 11): every kind and level, several draws, on the very same bytes for each net."""
+"""How a net's mIoU falls with noise (section 5.4, figure 11): every kind and level, several draws, on the very same bytes for each net.
+
+Adversarial pictures are beside it: each net's are its own (`attack`).
+"""
 from __future__ import annotations
 
 import statistics
@@ -9,7 +12,7 @@ import torch
 from torch import nn
 
 from snnseg.data.store import Split
-from snnseg.evaluation import evaluate, noise
+from snnseg.evaluation import attack, evaluate, noise
 from snnseg.sections import Config
 
 
@@ -38,9 +41,9 @@ def drop(clean: float, noisy: float) -> float | None:
 
 
 def kinds(config: Config) -> dict[str, tuple[float, ...]]:
-    """The kinds of noise that the config's data can have, with their levels, the untouched input first."""
-    known = noise.OF_EVENTS if config.data.events else noise.OF_PICTURES
-    return {kind: (0.0, *sorted(set(getattr(config.robustness, kind)) - {0.0})) for kind in known if getattr(config.robustness, kind)}
+    """The kinds of noise and attack that the config's data can have, with their levels, the untouched input first."""
+    known = noise.OF_EVENTS if config.data.events else (*noise.OF_PICTURES, *attack.KINDS)
+    return {kind: (0.0, *sorted(set(map(float, getattr(config.robustness, kind))) - {0.0})) for kind in known if getattr(config.robustness, kind)}
 
 
 def first(split: Split, items: int | None) -> Split:
@@ -59,8 +62,9 @@ def curves(model: nn.Module, split: Split, config: Config, device: torch.device)
     clean, points = _miou(model, split, config, device), []
     for kind, levels in kinds(config).items():
         for level in levels:
-            draws = 1 if level == 0 or kind in noise.DRAWS_NOTHING else config.robustness.draws
-            disturbed = [noise.noisy(split, kind, level, config.robustness.seed, draw) for draw in range(draws)]
+            draws = 1 if level == 0 or kind in noise.DRAWS_NOTHING | attack.DRAWS_NOTHING else config.robustness.draws
+            disturbed = [attack.attacked(model, split, kind, level, config, draw, device) if kind in attack.KINDS
+                         else noise.noisy(split, kind, level, config.robustness.seed, draw) for draw in range(draws)]
             mious = [clean if level == 0 else _miou(model, each, config, device) for each in disturbed]
             points.append(Point(kind, level, tuple(mious), tuple(noise.digest(each) for each in disturbed)))
     return points

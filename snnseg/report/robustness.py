@@ -1,7 +1,8 @@
 """One experiment's scores on noisy inputs, as files below data/result/<benchmark>/<experiment>/.
 
     robustness.json   clean score; of each kind and level mean mIoU, spread over the draws, relative drop (section 5.4)
-    robustness.csv    a line a draw, with the sha256 of its inputs: that of another net's line is the same
+    robustness.csv    a line a draw, with the sha256 of its inputs: that of another net's line is the same,
+                      but for fgsm and pgd, which are made against each net itself
 """
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from snnseg.report.table import csv_text
 
 COLUMNS = "benchmark experiment noise level miou spread drop draws".split()
 LEVELS = {"gaussian": "sigma, of 255", "salt_pepper": "share of pixels", "blur": "sigma, pixels", "dropped": "share of events lost",
-          "added": "events added, share", "jittered": "sigma, cells"}
+          "added": "events added, share", "jittered": "sigma, cells", "fgsm": "eps, of 255", "pgd": "eps, of 255"}
 
 
 def rows(results: Path, names: list[str]) -> list[dict[str, Any]]:

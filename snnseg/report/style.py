@@ -5,6 +5,7 @@ from typing import Any
 
 COLOURS = {"spiking_deeplab": "#0072B2", "spiking_fcn": "#009E73", "ann_deeplab": "#D55E00", "ann_fcn": "#E69F00"}
 OTHER = "#000000"
+CYCLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"      # of lines that are no nets
 
 
 def line(net: str) -> dict[str, Any]:
