@@ -255,6 +255,10 @@ def read(params: Path | str = PARAMS) -> File:
         if "data" in changes:
             raise ConfigError(f"{within(key)['data']}: {key}.data: experiments share the stores, they cannot change one. "
                               "Change the section data or a benchmark, or use --set.")
+    for key in ("conversion.experiments", "time_steps.experiments"):
+        section, _, names = key.partition(".")
+        if unknown := [name for name in numbers[section][names] if name not in experiments]:
+            raise ConfigError(f"{places[key]}: {key}: no experiment is named {unknown[0]}. Take it out, or add it below experiments.")
     return file
 
 

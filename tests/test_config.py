@@ -205,6 +205,13 @@ REFUSED = {
     "experiment, wrong choice": (more("x:\n    model:\n      name: ann_fnc"), [f":{END + 3}: experiments.x.model.name:", "Did you mean ann_fcn?"]),
     "experiment, section null": (more("x:\n    train:"), [f":{END + 2}: experiments.x.train: expected keys below it (epochs"]),
     "experiment, cross check": (more("x:\n    data: {mnist_cifar: {test: 2}}"), [f":{END + 1}: experiments.x: evaluate.pictures is larger"]),
+    "no such experiment to convert": (changed("experiments: [ann_deeplab", "experiments: [ann_deplab"),
+                                      [f":{LINE['conversion.experiments']}: conversion.experiments: no experiment is named ann_deplab. Take it out"]),
+    "percentile above all": (changed("percentile: 100.0", "percentile: 100.5"), [f":{LINE['conversion.percentile']}: conversion.percentile:", "less than or equal to 100"]),
+    "percentile of nothing": (changed("percentile: 100.0", "percentile: 0.0"), ["conversion.percentile:", "greater than 0, found 0.0"]),
+    "no time step at all": (changed("timesteps: [1, 2, 4,", "timesteps: [0, 2, 4,"), [f":{LINE['conversion.timesteps']}: conversion.timesteps.0:", "found 0"]),
+    "no time steps": (changed("inference: [1, 2, 3, 6, 8, 16]", "inference: []"), [f":{LINE['time_steps.inference']}: time_steps.inference:", "found []"]),
+    "a rule that BNTT does not have": (changed("past_trained: [hold,", "past_trained: [holt,"), ["time_steps.past_trained.0:", "Did you mean hold?"]),
     "experiment in an experiment": (more("x: {experiments: {y: {}}}"), [f":{END + 1}: experiments.x.experiments: unknown key"]),
     "experiment sets the root": (more("x: {root: /}"), [f":{END + 1}: experiments.x.root: unknown key"]),
 }
