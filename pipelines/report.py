@@ -1,4 +1,4 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the robustness curves out."""
+"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the curves of robustness, conversion and time steps out."""
 import typer
 
 from snnseg import stage

@@ -256,11 +256,31 @@ def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any
         _log(config, numbers, about, ("robustness.json", "robustness.csv"))
 
 
-def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
+def log_conversion(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the scores of the converted net, likewise: the step of `conversion/miou` is the number of time steps."""
+    if config.track.mlflow:
+        points = {f"conversion/{key}": {p["timesteps"]: p[key] for p in summary["curve"]} for key in ("miou", "spikes")}
+        _log(config, {"conversion/ann_miou": summary["ann_miou"]}, about, ("conversion.json", "conversion.csv"), points)
+
+
+def log_timesteps(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the scores at other numbers of time steps, which are the steps of `timesteps/anytime_miou`, `trained_miou` and one for each rule, `hold_miou`."""
+    if config.track.mlflow:
+        curves = {"anytime": summary["anytime"], "trained": summary["trained"]}
+        curves |= {"inference" if rule == "-" else rule: points for rule, points in summary["inference"].items()}
+        points = {f"timesteps/{name}_miou": {p["timesteps"]: p["miou"] for p in found} for name, found in curves.items()}
+        _log(config, {}, about, ("timesteps.json", "timesteps.csv"), points)
+
+
+def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...], points: dict[str, dict[int, float | None]] | None = None) -> None:
+    """Add what the run does not have: numbers at the step its training ended with, points at steps of their own, and files."""
     try:
         client, run = find_or_create(config, about)
         known = client.get_run(run).data.metrics
         _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+        for key, curve in (points or {}).items():
+            had = {m.step: m.value for m in client.get_metric_history(run, key)}
+            _send(client, run, [{"step": step, key: value} for step, value in curve.items() if had.get(step) != value])
         for name in files:
             client.log_artifact(run, str(config.result_folder / name))
         client.set_terminated(run, "FINISHED")
@@ -284,9 +304,8 @@ def replay(configs: list[Config]) -> list[str]:
         if (config.result_folder / "metrics.json").is_file():
             metrics, about = (json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json"))
             log_result(config, metrics, about)
-            if (energy := config.result_folder / "energy.json").is_file():
-                log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
-            if (robustness := config.result_folder / "robustness.json").is_file():
-                log_robustness(config, json.loads(robustness.read_text(encoding="utf-8")), about)
+            for kind, log in (("energy", log_energy), ("robustness", log_robustness), ("conversion", log_conversion), ("timesteps", log_timesteps)):
+                if (file := config.result_folder / f"{kind}.json").is_file():
+                    log(config, json.loads(file.read_text(encoding="utf-8")), about)
             done.append(config.name)
     return done

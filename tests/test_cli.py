@@ -32,6 +32,8 @@ SURFACE = {
     "evaluate": ["experiment", "--model", "--set", "--params"],
     "energy": ["experiment", "--model", "--set", "--params"],
     "robustness": ["experiment", "--model", "--set", "--params"],
+    "convert": ["experiment", "--model", "--set", "--params"],
+    "timesteps": ["experiment", "--model", "--set", "--params"],
     "submit": ["arguments", "--address", "--no-wait", "--set", "--params"],
     "jobs": ["--address", "--json", "--set", "--params"],
     "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
@@ -157,21 +159,21 @@ def test_setting_refuses_set(environment):
     one_line(snnseg("setting", "--set", "train.epochs=3", env=environment), 2, "takes no --set", "Edit params.yaml")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "tune"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "convert", "timesteps", "tune"])
 def test_a_wrong_experiment_names_the_nearest(verb, environment):
     one_line(snnseg(verb, "spiking_fnc", env=environment), 3, "params.yaml", "'spiking_fnc'", "Did you mean spiking_fcn?")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "tune", "report", "ui"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "robustness", "convert", "timesteps", "tune", "report", "ui"])
 def test_every_verb_refuses_a_wrong_set(verb, environment):
-    needed = ["ann_fcn"] if verb in {"train", "evaluate", "energy", "robustness"} else []
+    needed = ["ann_fcn"] if verb in {"train", "evaluate", "energy", "robustness", "convert", "timesteps"} else []
     one_line(snnseg(verb, *needed, "--set", "train.epochs=3", "--set", "train.epoch=3", env=environment), 3,
              "--set train.epoch=3: train.epoch: unknown key. Did you mean epochs?")
 
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_a_missing_params_file_is_named(verb, tmp_path, environment):
-    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "robustness": ["ann_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
+    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "robustness": ["ann_fcn"], "convert": ["ann_fcn"], "timesteps": ["spiking_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
               "jobs logs": ["x"], "jobs stop": ["x"]}.get(verb, [])
     one_line(snnseg(*verb.split(), *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
     assert not list(tmp_path.iterdir())

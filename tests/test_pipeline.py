@@ -69,6 +69,7 @@ def clone(tmp_path_factory) -> Path:
     params["data"]["ddd17"]["sample"] = {"train": 12, "test": 8}
     params["benchmarks"] = {k: params["benchmarks"][k] for k in ("mnist_cifar", "ddd17")}
     params["benchmarks"]["ddd17"]["train"]["epochs"] = 2
+    params["conversion"]["experiments"] = ["ann_fcn"]
     params["experiments"] = {k: params["experiments"][k] for k in ("spiking_deeplab", "ann_fcn")}
     with open(root / "params.yaml", "w") as f:
         yaml.dump(params, f)
@@ -110,6 +111,11 @@ def test_repro_end_to_end(clone):
     assert (rows[0]["coding"], rows[0]["timesteps"]) == ("direct", "2") and (rows[1]["coding"], rows[1]["timesteps"]) == ("-", "1")
     with Image.open(clone / "data" / "report" / "pictures.png") as sheet:
         assert sheet.width > sheet.height * 0.3
+    for file, curve, points in (("conversion", "ann_fcn", 3), ("timesteps", "spiking_deeplab", 2 + (1 + 3) + 1)):     # after each step; read at 1, at 3 by each rule; trained
+        with open(clone / "data" / "report" / f"{file}.csv", newline="") as f:
+            found = list(csv.DictReader(f))
+        assert [(r["benchmark"], r["experiment"]) for r in found] == [(b, curve) for b in ("mnist_cifar", "ddd17") for _ in range(points)]
+        assert all(0 < float(r["miou"]) <= 100 for r in found)
 
     client = mlflow.MlflowClient(tracking.store_uri(clone))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
