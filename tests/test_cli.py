@@ -214,7 +214,7 @@ def test_settings_are_listed_shown_and_switched(project, environment):
     one_line(snnseg("setting", "papr", cwd=project, env=environment), 3, "'papr'", "Did you mean paper?")
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "energy", "robustness"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "energy", "robustness", "convert"])
 def test_a_missing_store_or_model_is_5_with_a_remedy(verb, project, environment):
     one_line(snnseg(verb, "ann_fcn", cwd=project, env=environment), 5, "not found", "dvc repro")
 

@@ -182,7 +182,7 @@ def test_an_ann_has_no_time_steps(tiny, trained, monkeypatch, capsys):
 
 
 def test_the_store_still_has_to_be_the_net_s(trained):
-    numbers = trained("ddd17/spiking_deeplab", "time_steps.trained=[]")
+    numbers = trained("spiking_fcn", "time_steps.trained=[]")
     (numbers.store / "test.zarr" / "mask" / "zarr.json").write_text("{}")
     with pytest.raises(StoreError):
         timesteps.write(numbers)
