@@ -45,10 +45,10 @@ def figure(found: list[dict[str, Any]]) -> bytes:
             panel.axhline(points[0]["ann_miou"], color=colour, linestyle=":", linewidth=1, label=net)
             if (theirs := paper.ANN.get((benchmark, net))) is not None:
                 panel.plot([longest], [theirs], "s", color=colour, markerfacecolor="none", markersize=7, label=f"{net}, paper")
-        panel.set_xscale("log", base=2)
+        style.over_time_steps(panel)
         panel.set(title=benchmark, xlabel="time steps", ylabel="mIoU, %")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=6)
+    style.legend(page, axes)
     if not benchmarks:
         axes[0][0].axis("off")
     return style.png(page)

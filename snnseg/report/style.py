@@ -25,6 +25,19 @@ def panels(rows: int, across: int, width: float = 3.4, height: float = 2.8) -> t
     return pyplot.subplots(rows, across, figsize=(width * across, height * rows), squeeze=False, layout="constrained")
 
 
+def legend(page: Any, axes: Any) -> None:
+    """One legend of all panels, below them, each label once."""
+    shown = {label: handle for panel in axes.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    if shown:
+        page.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, fontsize=7)
+
+
+def over_time_steps(panel: Any) -> None:
+    """The panel's axis of time steps: each step to the right is twice as many, told as a number."""
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:g}")
+
+
 def png(page: Any) -> bytes:
     """The page as PNG, and the page closed."""
     from matplotlib import pyplot

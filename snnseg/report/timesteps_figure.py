@@ -48,21 +48,21 @@ def figure(found: list[dict[str, Any]], converted: list[dict[str, Any]]) -> byte
             theirs = paper.SPIKING.get((benchmark, net), {})
             _line(trained, [r for r in mine if r["curve"] == "trained"], label=net, **look)
             _paper(trained, theirs, net)
-            _line(read, [r for r in mine if r["curve"] == "anytime"], label=f"{net}, T = {own}", **look)
+            _line(read, [r for r in mine if r["curve"] == "anytime"], label=net, **look)
             for rule in dict.fromkeys(r["past_trained"] for r in mine if r["curve"] == "inference" and r["timesteps"] > own):
                 beyond = [r for r in mine if r["past_trained"] == rule and r["curve"] == "inference"]
                 begin = [r for r in mine if r["curve"] == "anytime" and r["timesteps"] == own]
-                _line(read, [*begin, *beyond], label=f"{net}, {'beyond' if rule == '-' else rule}",
+                _line(read, [*begin, *beyond], label=f"{net}, beyond its T{'' if rule == '-' else f', {rule}'}",
                       **look | {"linestyle": RULES.get(rule, "-"), "linewidth": 1, "marker": "."})
             _paper(read, {T: miou for T, miou in theirs.items() if T == paper.TIMESTEPS}, net)
         for net in dict.fromkeys(r["experiment"] for r in converted if r["benchmark"] == benchmark and r["miou"] != NOT_RUN):
             conversion_figure.draw(read, [r for r in converted if (r["benchmark"], r["experiment"]) == (benchmark, net)], net)
         trained.set(title=f"{benchmark}: trained with T", xlabel="T", ylabel="mIoU, %")
-        read.set(title=f"{benchmark}: read at T", xlabel="T", ylabel="mIoU, %")
-        read.set_xscale("log", base=2)
+        read.set(title=f"{benchmark}: one net read at T", xlabel="T", ylabel="mIoU, %")
         for panel in (trained, read):
+            style.over_time_steps(panel)
             panel.grid(alpha=0.3)
-            panel.legend(fontsize=6)
+    style.legend(page, axes)
     if not benchmarks:
         for panel in axes[0]:
             panel.axis("off")
