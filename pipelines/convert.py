@@ -8,11 +8,9 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import conversion
 
-    found = conversion.write(config)
-    tracking.log_conversion(config, found.summary, found.about)
+    conversion.write(config)
 
 
 if __name__ == "__main__":

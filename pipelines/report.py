@@ -1,4 +1,4 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the curves of robustness, conversion and time steps out."""
+"""DVC stage `report`: all experiments' results in; one table, one sheet and the curves of robustness, conversion and time steps out; MLflow is told."""
 import typer
 
 from snnseg import stage
@@ -8,10 +8,12 @@ def main() -> None:
     from snnseg.config import load, names
 
     config = load()
+    from snnseg import tracking
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
 
     print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names())))
+    tracking.results([load(name=name) for name in names()])
 
 
 if __name__ == "__main__":

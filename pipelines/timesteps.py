@@ -11,8 +11,7 @@ def main(experiment: str) -> None:
     from snnseg import tracking
     from snnseg.report import timesteps
 
-    found = timesteps.write(config, tracking.trackers)
-    tracking.log_timesteps(config, found.summary, found.about)
+    timesteps.write(config, tracking.trackers)
 
 
 if __name__ == "__main__":

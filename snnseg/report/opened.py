@@ -15,8 +15,6 @@ from snnseg.sections import Config
 
 REMEDY = "The net was trained on another one: train it anew, or set data as in its about.json and run snnseg prepare"
 
-NOW = "evaluate", "energy", "robustness", "conversion", "time_steps", "tune", "cluster", "track"
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -33,11 +31,11 @@ class Opened:
 
 
 def opened(model_folder: Path, config: Config) -> Opened:
-    """The net with its own numbers, but for the sections that shape no weights (NOW), which are `config`'s.
+    """The net with its own numbers, but for the sections that shape no weights, which are `config`'s.
 
     Raises StoreError and its kin for the net or the store.
     """
-    model, trained, about = saved.load(model_folder, config.root, {name: getattr(config, name).model_dump() for name in NOW})
+    model, trained, about = saved.load(model_folder, config.root, config.around)
     if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
         raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
