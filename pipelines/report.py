@@ -1,4 +1,4 @@
-"""DVC stage `report`: the experiments' scores and pictures in, one table, one sheet, robustness curves and spikes by layer out; MLflow is told."""
+"""DVC stage `report`: the experiments' results in; one table, one sheet, spikes by layer and curves out; MLflow is told."""
 import typer
 
 from snnseg import stage

@@ -235,19 +235,23 @@ def _groups(numbers: dict[str, Any], kind: str, source: Path, places: dict[str, 
     return groups
 
 
+PART = ["convert", "timesteps", "activations"]      # stages that take some of repro.experiments
+
+
 def _repro(numbers: dict[str, Any], source: Path, places: dict[str, str], known: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     """The names that `dvc repro` makes, taken out of `numbers`; `known` are the groups that they are of. Raises ConfigError."""
     found = numbers.pop("repro", None)
-    if not isinstance(found, dict) or found.keys() != known.keys():
-        raise ConfigError(f"{places.get('repro', source)}: repro: expected lists of benchmarks and experiments, found {_shown(found)}.")
+    if not isinstance(found, dict) or found.keys() != known.keys() | set(PART):
+        raise ConfigError(f"{places.get('repro', source)}: repro: expected lists of benchmarks and experiments, and of those for {_listed(PART)}; found {_shown(found)}.")
     for kind, asked in found.items():
         place = f"{places[f'repro.{kind}']}: repro.{kind}"
-        if not isinstance(asked, list) or not asked or not all(isinstance(name, str) for name in asked) or len(set(asked)) < len(asked):
+        if not isinstance(asked, list) or not (asked or kind in PART) or not all(isinstance(name, str) for name in asked) or len(set(asked)) < len(asked):
             raise ConfigError(f"{place}: expected a list of names, each once, found {_shown(asked)}.")
-        if unknown := [name for name in asked if name not in known[kind]]:
-            near = difflib.get_close_matches(unknown[0][:80], known[kind], 1, 0.5)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {_listed(list(known[kind]))}."
-            raise ConfigError(f"{place}: none of {kind} is named {unknown[0][:80]!r}. {hint}")
+        there, of = (found["experiments"], "repro.experiments") if kind in PART else (known[kind], kind)
+        if unknown := [name for name in asked if name not in there]:
+            near = difflib.get_close_matches(unknown[0][:80], there, 1, 0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {_listed(list(there))}."
+            raise ConfigError(f"{place}: none of {of} is named {unknown[0][:80]!r}. {hint}")
     return found
 
 

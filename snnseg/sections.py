@@ -139,6 +139,33 @@ class Robustness(Section):
     pgd_step: Annotated[Number, Field(gt=0, le=2)]      # length of one, as a share of the largest change
 
 
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+ListOfSteps = Annotated[list[Steps], Field(min_length=1, max_length=100)]
+class Conversion(Section):
+    """How a trained ANN twin becomes a spiking net without training (section 3), and after how many time steps that is scored."""
+
+    calibration: Count          # pictures of the training split
+    thresholds: Literal["activations", "currents"]
+    per: Literal["layer", "channel"]
+    percentile: Annotated[Number, Field(gt=0, le=100)]  # 100 = the largest value
+    scale: Positive             # times the percentile
+    balance_timesteps: Steps    # that currents are watched for
+    leak: Annotated[Number, Field(gt=0, le=1)]
+    start: Share                # first potential, in thresholds
+    coding: Literal["direct", "signed_poisson"]         # of pictures
+    timesteps: ListOfSteps
+    pictures: Count | None      # of the test split; null = all
+
+
+class TimeSteps(Section):
+    """At which numbers of time steps a spiking net is read, and trained (section 5.3)."""
+
+    pictures: Count | None      # of the test split; null = all
+    past_trained: Annotated[list[Literal["hold", "cycle", "skip"]], Field(min_length=1)]        # BNTT's rules, each of them in turn
+    inference: ListOfSteps      # of the trained net
+    trained: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(max_length=100)]       # each a training of its own
+
+
 Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int | float | str | None]], AfterValidator(ranges.checked)]
 
 
@@ -193,6 +220,8 @@ class Sections(Section):
     energy: Energy
     activations: Activations
     robustness: Robustness
+    conversion: Conversion
+    time_steps: TimeSteps
     tune: Tune
     cluster: Cluster
     track: Track

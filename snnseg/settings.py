@@ -33,9 +33,9 @@ def differences(params: Path, name: str) -> dict[str, tuple[Any, Any]]:
     now = flat(config.read_yaml(params)[0])
     wanted = {k: v for k, v in wanted.items() if k in now or not k.startswith("benchmarks.")}     # the user took it out: the section's number holds
     file = config.read(params)
-    for key, there in (("repro.benchmarks", file.benchmarks), ("repro.experiments", file.experiments)):     # likewise
+    for key, there in (("repro.benchmarks", file.benchmarks), *((f"repro.{kind}", file.experiments) for kind in ("experiments", *config.PART))):     # likewise
         if isinstance(wanted.get(key), list):
-            wanted[key] = [one for one in wanted[key] if isinstance(one, str) and one in there] or now[key]
+            wanted[key] = [one for one in wanted[key] if isinstance(one, str) and one in there] or ([] if key.endswith(tuple(config.PART)) else now[key])
     if unknown := sorted(wanted.keys() - now.keys()):
         raise ConfigError(f"settings/{name}.yaml: {unknown[0]}: unknown key, {params.name} has none of that name. Remove it.")
     return {k: (now[k], v) for k, v in wanted.items() if now[k] != v}

@@ -271,14 +271,35 @@ def log_activations(config: Config, summary: dict[str, Any], about: dict[str, An
         _log(config, {}, about, ("activations.png", "membrane.png", "activations.gif", "activations.json", "activations.npz"))
 
 
-MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "robustness.json": log_robustness, "activations.json": log_activations}
+def log_conversion(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the scores of the converted net, likewise: the step of `conversion/miou` is the number of time steps."""
+    if config.track.mlflow:
+        points = {f"conversion/{key}": {p["timesteps"]: p[key] for p in summary["curve"]} for key in ("miou", "spikes")}
+        _log(config, {"conversion/ann_miou": summary["ann_miou"]}, about, ("conversion.json", "conversion.csv"), points)
 
 
-def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
+def log_timesteps(config: Config, summary: dict[str, Any], about: dict[str, Any]) -> None:
+    """Add the scores at other numbers of time steps, which are the steps of `timesteps/anytime_miou`, `trained_miou` and one for each rule, `hold_miou`."""
+    if config.track.mlflow:
+        curves = {"anytime": summary["anytime"], "trained": summary["trained"]}
+        curves |= {"inference" if rule == "-" else rule: points for rule, points in summary["inference"].items()}
+        points = {f"timesteps/{name}_miou": {p["timesteps"]: p["miou"] for p in found} for name, found in curves.items()}
+        _log(config, {}, about, ("timesteps.json", "timesteps.csv"), points)
+
+
+MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "activations.json": log_activations,
+            "robustness.json": log_robustness, "conversion.json": log_conversion, "timesteps.json": log_timesteps}
+
+
+def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...], points: dict[str, dict[int, float | None]] | None = None) -> None:
+    """Add what the run does not have: numbers at the step its training ended with, points at steps of their own, and files."""
     try:
         client, run = find_or_create(config, about)
         known = client.get_run(run).data.metrics
         _send(client, run, [{"step": about["steps"], **{k: v for k, v in numbers.items() if known.get(k) != v}}])
+        for key, curve in (points or {}).items():
+            had = {m.step: m.value for m in client.get_metric_history(run, key)}
+            _send(client, run, [{"step": step, key: value} for step, value in curve.items() if had.get(step) != value])
         for name in files:
             client.log_artifact(run, str(config.result_folder / name))
         client.set_terminated(run, "FINISHED")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from snnseg import config
+from snnseg import config, sections
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # a net that trains in seconds; everything else as in params.yaml
 TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",
-        "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8"]
+        "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8",
+        "conversion.calibration=6", "conversion.timesteps=[1,4,16]", "time_steps.inference=[1,3]"]
 RAY = {"test_ray_train", "test_cluster_ray", "test_tune", "test_prepare"}
 LONGEST = {"test_fused_triton", "test_ways", "test_pipeline", "test_benchmarks", "test_golden", *RAY}
 
@@ -56,6 +57,41 @@ def tiny(project: Path):
     """Make a tiny config of an experiment: tiny("spiking_fcn", "train.epochs=3")."""
     def make(experiment: str = "spiking_deeplab", *overrides: str) -> config.Config:
         return config.load(project / "params.yaml", experiment, [*TINY, "track.mlflow=false", *overrides])
+    return make
+
+
+SMALL = ["data.ddd17.sample={train: 12, test: 8}", "train.epochs=1"]
+SHAPING = tuple(f"{section}." for section in sorted(sections.SHAPING | {"data"}))
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory):
+    """The data folder of a tiny net that is trained and published once in a session, by its name and the numbers that shape it."""
+    from snnseg.data import prepare
+    from snnseg.training import run
+
+    made = {}
+
+    def of(experiment: str, *shaping: str) -> Path:
+        if (experiment, shaping) not in made:
+            root = tmp_path_factory.mktemp("net")
+            shutil.copy(ROOT / "params.yaml", root)
+            numbers = config.load(root / "params.yaml", experiment, [*TINY, *SMALL, *shaping])
+            prepare.prepare(numbers)
+            run.publish(run.train(numbers), numbers)
+            made[experiment, shaping] = root / "data"
+        return made[experiment, shaping]
+
+    return of
+
+
+@pytest.fixture
+def trained(tiny, nets):
+    """The config of a tiny net whose store, run and model lie in this test's own project: trained("spiking_fcn", "energy.pictures=11")."""
+    def make(experiment: str = "spiking_deeplab", *overrides: str) -> config.Config:
+        numbers = tiny(experiment, *SMALL, *overrides)
+        shutil.copytree(nets(experiment, *(text for text in overrides if text.startswith(SHAPING))), numbers.root / "data", dirs_exist_ok=True)
+        return numbers
     return make
 
 

@@ -34,6 +34,8 @@ SURFACE = {
     "energy": ["experiment", "--model", "--set", "--params"],
     "activations": ["experiment", "--model", "--set", "--params"],
     "robustness": ["experiment", "--model", "--set", "--params"],
+    "convert": ["experiment", "--model", "--set", "--params"],
+    "timesteps": ["experiment", "--model", "--set", "--params"],
     "submit": ["arguments", "--address", "--no-wait", "--set", "--params"],
     "jobs": ["--address", "--json", "--set", "--params"],
     "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
@@ -159,21 +161,21 @@ def test_setting_refuses_set(environment):
     one_line(snnseg("setting", "--set", "train.epochs=3", env=environment), 2, "takes no --set", "Edit params.yaml")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "activations", "robustness", "tune"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "activations", "robustness", "convert", "timesteps", "tune"])
 def test_a_wrong_experiment_names_the_nearest(verb, environment):
     one_line(snnseg(verb, "spiking_fnc", env=environment), 3, "params.yaml", "'spiking_fnc'", "Did you mean spiking_fcn?")
 
 
-@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "activations", "robustness", "tune", "report", "ui"])
+@pytest.mark.parametrize("verb", ["config", "prepare", "train", "evaluate", "energy", "activations", "robustness", "convert", "timesteps", "tune", "report", "ui"])
 def test_every_verb_refuses_a_wrong_set(verb, environment):
-    needed = ["ann_fcn"] if verb in {"train", "evaluate", "energy", "activations", "robustness"} else []
+    needed = ["ann_fcn"] if verb in {"train", "evaluate", "energy", "activations", "robustness", "convert", "timesteps"} else []
     one_line(snnseg(verb, *needed, "--set", "train.epochs=3", "--set", "train.epoch=3", env=environment), 3,
              "--set train.epoch=3: train.epoch: unknown key. Did you mean epochs?")
 
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_a_missing_params_file_is_named(verb, tmp_path, environment):
-    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "activations": ["ann_fcn"], "robustness": ["ann_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
+    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "activations": ["ann_fcn"], "robustness": ["ann_fcn"], "convert": ["ann_fcn"], "timesteps": ["spiking_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
               "jobs logs": ["x"], "jobs stop": ["x"]}.get(verb, [])
     one_line(snnseg(*verb.split(), *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
     assert not list(tmp_path.iterdir())
@@ -214,7 +216,7 @@ def test_settings_are_listed_shown_and_switched(project, environment):
     one_line(snnseg("setting", "papr", cwd=project, env=environment), 3, "'papr'", "Did you mean paper?")
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "energy", "activations", "robustness"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "energy", "activations", "robustness", "convert"])
 def test_a_missing_store_or_model_is_5_with_a_remedy(verb, project, environment):
     one_line(snnseg(verb, "ann_fcn", cwd=project, env=environment), 5, "not found", "dvc repro")
 

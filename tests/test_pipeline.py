@@ -44,7 +44,7 @@ def test_results_do_not_depend_on_tracking_or_workers():
 def test_every_stage_is_made_for_what_repro_names():
     for name, stage in DVC["stages"].items():
         for kind, names in stage.get("matrix", {}).items():
-            assert names == f"${{repro.{kind}s}}", name
+            assert names == f"${{repro.{name if name in config.PART and kind == 'experiment' else f'{kind}s'}}}", name
 
 
 def test_paths_are_the_config_s():
@@ -74,7 +74,8 @@ def clone(tmp_path_factory) -> Path:
         for section, values in change.items():
             params[section] = config.merge(params[section], values)
     params["data"]["ddd17"]["sample"] = {"train": 12, "test": 8}
-    params["repro"] = {"benchmarks": ["mnist_cifar", "ddd17"], "experiments": ["spiking_deeplab", "ann_fcn"]}
+    params["repro"] = {"benchmarks": ["mnist_cifar", "ddd17"], "experiments": ["spiking_deeplab", "ann_fcn"], "convert": ["ann_fcn"],
+                       "timesteps": ["spiking_deeplab"], "activations": ["spiking_deeplab"]}
     params["benchmarks"]["ddd17"]["train"]["epochs"] = 2
     with open(root / "params.yaml", "w") as f:
         yaml.dump(params, f)
@@ -116,6 +117,11 @@ def test_repro_end_to_end(clone):
     assert (rows[0]["coding"], rows[0]["timesteps"]) == ("direct", "2") and (rows[1]["coding"], rows[1]["timesteps"]) == ("-", "1")
     with Image.open(clone / "data" / "report" / "pictures.png") as sheet:
         assert sheet.width > sheet.height * 0.3
+    for file, curve, points in (("conversion", "ann_fcn", 3), ("timesteps", "spiking_deeplab", 2 + (1 + 3) + 1)):     # after each step; read at 1, at 3 by each rule; trained
+        with open(clone / "data" / "report" / f"{file}.csv", newline="") as f:
+            found = list(csv.DictReader(f))
+        assert [(r["benchmark"], r["experiment"]) for r in found] == [(b, curve) for b in ("mnist_cifar", "ddd17") for _ in range(points)]
+        assert all(0 < float(r["miou"]) <= 100 for r in found)
 
     client = mlflow.MlflowClient(tracking.store_uri(clone))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])

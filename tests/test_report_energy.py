@@ -5,24 +5,14 @@ import json
 import pytest
 
 from snnseg import tracking
-from snnseg.data import prepare
 from snnseg.errors import StoreMissing
 from snnseg.report import energy, result, spikes_figure, table
-from snnseg.training import run
-
-COUNTED = "energy.pictures=11", "train.epochs=1"
 
 
 @pytest.fixture
-def trained(tiny):
-    """Make, train and publish a tiny net."""
-    def make(experiment, *overrides):
-        numbers = tiny(experiment, *COUNTED, *overrides)
-        if not numbers.store.exists():
-            prepare.prepare(numbers)
-        run.publish(run.train(numbers), numbers)
-        return numbers
-    return make
+def counted(trained):
+    """A tiny trained net, to be counted on a few pictures."""
+    return lambda experiment, *overrides: trained(experiment, "energy.pictures=11", *overrides)
 
 
 def rows(path):
@@ -31,8 +21,8 @@ def rows(path):
 
 
 @pytest.mark.parametrize("coding", ["direct", "signed_poisson"])
-def test_a_spiking_net_is_counted(trained, coding):
-    numbers = trained("spiking_fcn", f"encode.coding={coding}")
+def test_a_spiking_net_is_counted(counted, coding):
+    numbers = counted("spiking_fcn", f"encode.coding={coding}")
     found = energy.write(numbers)
     told = json.loads((numbers.result_folder / "energy.json").read_text())
     assert told == found.summary and told["pictures"] == 11 and told["timesteps"] == 2
@@ -47,8 +37,8 @@ def test_a_spiking_net_is_counted(trained, coding):
     assert fired == pytest.approx(told["spikes"]["a_picture"], rel=1e-3)
 
 
-def test_an_ann_has_its_quantised_rival_and_no_spikes(trained):
-    numbers = trained("ann_deeplab", "energy.rival_timesteps=20")
+def test_an_ann_has_its_quantised_rival_and_no_spikes(counted):
+    numbers = counted("ann_deeplab", "energy.rival_timesteps=20")
     told = energy.write(numbers).summary
     assert list(told["energy_mj"]) == ["proxy", "exact", "with_memory", "exact_5_bits", "with_memory_5_bits"] and told["spikes"] is None
     assert told["energy_mj"]["exact_5_bits"] < told["energy_mj"]["exact"] < told["energy_mj"]["proxy"] * 1.2
@@ -58,8 +48,8 @@ def test_an_ann_has_its_quantised_rival_and_no_spikes(trained):
     assert "mJ a picture" in energy.lines(told) and "spikes" not in energy.lines(told)
 
 
-def test_the_table_has_it_or_says_not_run(trained):
-    numbers = trained("spiking_deeplab")
+def test_the_table_has_it_or_says_not_run(counted):
+    numbers = counted("spiking_deeplab")
     result.write(numbers)
     place = numbers.result_folder.parent.parent, numbers.report, ["mnist_cifar/spiking_deeplab"]
     row, = table.write(*place)
@@ -71,16 +61,16 @@ def test_the_table_has_it_or_says_not_run(trained):
     assert len(layers) == 8 and sum(r["rate"] * r["neurons"] for r in layers) == pytest.approx(told["spikes"]["a_picture"], rel=1e-3)
 
 
-def test_the_counts_do_not_depend_on_batches(trained):
-    numbers = trained("spiking_deeplab", "encode.coding=signed_poisson")
+def test_the_counts_do_not_depend_on_batches(counted):
+    numbers = counted("spiking_deeplab", "encode.coding=signed_poisson")
     other = numbers.model_copy(update={"evaluate": numbers.evaluate.model_copy(update={"batch": 3})})
     assert energy.measure(numbers.model_folder, numbers).summary == energy.measure(numbers.model_folder, other).summary
 
 
-def test_mlflow_gets_energy_and_rates(trained):
+def test_mlflow_gets_energy_and_rates(counted):
     import mlflow
 
-    numbers = trained("spiking_deeplab", "track.mlflow=true")
+    numbers = counted("spiking_deeplab", "track.mlflow=true")
     result.write(numbers)
     found = energy.write(numbers)
     tracking.log_energy(numbers, found.summary, found.about)

@@ -10,21 +10,14 @@ from snnseg.data import prepare, store
 from snnseg.errors import StoreMissing
 from snnseg.evaluation import robustness as scored
 from snnseg.report import overview, result, robustness
-from snnseg.training import run
 
-FEW = "robustness.pictures=null", "robustness.gaussian=[30.0,90.0]", "robustness.salt_pepper=[0.3]", "robustness.draws=3", "train.epochs=1"
+FEW = "robustness.pictures=null", "robustness.gaussian=[30.0,90.0]", "robustness.salt_pepper=[0.3]", "robustness.draws=3"
 
 
 @pytest.fixture
-def trained(tiny):
-    """Make, train and publish a tiny net."""
-    def make(experiment, *overrides):
-        numbers = tiny(experiment, *FEW, "data.ddd17.sample={train: 12, test: 8}", *overrides)
-        if not numbers.store.exists():
-            prepare.prepare(numbers)
-        run.publish(run.train(numbers), numbers)
-        return numbers
-    return make
+def noisy(trained):
+    """A tiny trained net with few levels of noise."""
+    return lambda experiment, *overrides: trained(experiment, *FEW, *overrides)
 
 
 def rows(numbers):
@@ -33,8 +26,8 @@ def rows(numbers):
 
 
 @pytest.mark.parametrize("coding", ["direct", "signed_poisson"])
-def test_a_net_and_its_twin_see_the_same_bytes(trained, coding):
-    spiking, twin = trained("spiking_fcn", f"encode.coding={coding}"), trained("ann_fcn")
+def test_a_net_and_its_twin_see_the_same_bytes(noisy, coding):
+    spiking, twin = noisy("spiking_fcn", f"encode.coding={coding}"), noisy("ann_fcn")
     told = robustness.write(spiking).summary
     assert told == json.loads((spiking.result_folder / "robustness.json").read_text())
     robustness.write(twin)
@@ -53,8 +46,8 @@ def test_a_net_and_its_twin_see_the_same_bytes(trained, coding):
     assert "drop" in robustness.lines(told) and "salt pepper" in robustness.lines(told)
 
 
-def test_events_have_kinds_of_their_own(trained):
-    numbers = trained("ddd17/spiking_deeplab", "robustness.jittered=[]")
+def test_events_have_kinds_of_their_own(noisy):
+    numbers = noisy("ddd17/spiking_deeplab", "robustness.jittered=[]")
     told = robustness.measure(numbers.model_folder, numbers).summary
     assert list(told["noise"]) == ["gaussian", "dropped", "added"]
     all_lost = numbers.model_copy(update={"robustness": numbers.robustness.model_copy(update={"dropped": [1.0], "gaussian": [], "added": []})})
@@ -66,21 +59,21 @@ def test_only_the_frames_that_are_seen_are_disturbed(tiny):
     numbers = tiny("ddd17/spiking_deeplab", "data.ddd17.sample={train: 12, test: 8}")
     prepare.prepare(numbers)
     split = store.read(numbers.store, "test", numbers.timesteps)
-    few = scored.first(split, 3)
+    few = split.first(3)
     assert len(few) == 3 and len(few.input) < len(split.input)
     for mine, whole in zip(few.take(np.arange(3)), split.take(np.arange(3)), strict=True):
         assert np.array_equal(mine, whole)
-    assert scored.first(split, None) is split and scored.first(split, 10_000) is split
+    assert split.first(None) is split and split.first(10_000) is split
 
 
 def test_a_score_of_nothing_has_no_drop():
     assert scored.drop(0.0, 0.0) is None and scored.drop(50.0, 40.0) == 20.0
 
 
-def test_mlflow_gets_the_curves(trained):
+def test_mlflow_gets_the_curves(noisy):
     import mlflow
 
-    numbers = trained("ann_deeplab", "track.mlflow=true")
+    numbers = noisy("ann_deeplab", "track.mlflow=true")
     result.write(numbers)
     found = robustness.write(numbers)
     tracking.log_robustness(numbers, found.summary, found.about)
@@ -91,9 +84,9 @@ def test_mlflow_gets_the_curves(trained):
     assert {"robustness.json", "robustness.csv"} <= {a.path for a in client.list_artifacts(mine.info.run_id)}
 
 
-def test_the_report_has_the_curves_of_what_was_run(trained):
+def test_the_report_has_the_curves_of_what_was_run(noisy):
     """A figure without any is made all the same; a net that was not measured has no line, not one of zeros."""
-    numbers = trained("ann_fcn")
+    numbers = noisy("ann_fcn")
     place = numbers.result_folder.parent.parent, numbers.report, ["mnist_cifar/ann_fcn"]
     result.write(numbers)
     overview.write(*place)

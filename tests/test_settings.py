@@ -29,7 +29,7 @@ def test_variants_are_the_sample_with_other_experiments(project):
     """On MNIST-CIFAR10 alone; back again is the same file to the byte. What the user took out stays out."""
     path = project / "params.yaml"
     delivered = path.read_bytes()
-    assert settings.switch(path, "variants").keys() == {"repro.benchmarks", "repro.experiments"}
+    assert settings.switch(path, "variants").keys() == {f"repro.{kind}" for kind in ("benchmarks", "experiments", *config.PART)}
     names = config.reproduced(path)
     assert names[0] == "mnist_cifar/spiking_fcn" and len(names) == 15 and all(name.startswith("mnist_cifar/spiking_fcn") for name in names)
     told = {name: config.load(path, name) for name in names}

@@ -56,11 +56,11 @@ def _of_a_trained_net(params: Path, experiment: str, set: list[str] | None, sect
     return numbers
 
 
-def _measured(report: ModuleType, numbers: Config, model: Path | None, set: list[str] | None) -> tuple[Any, bool]:
+def _measured(report: ModuleType, numbers: Config, model: Path | None, set: list[str] | None, *more: Any) -> tuple[Any, bool]:
     """What `report` measures of a net, and whether it was written too: with other numbers or another net it is shown only."""
     if set or model:
-        return report.measure((model or numbers.model_folder).absolute(), numbers), False
-    return report.write(numbers), True
+        return report.measure((model or numbers.model_folder).absolute(), numbers, *more), False
+    return report.write(numbers, *more), True
 
 
 @app.command()
@@ -161,3 +161,53 @@ def robustness(experiment: Experiment, model: Annotated[Path | None, typer.Optio
     if written:
         tracking.log_robustness(numbers, found.summary, found.about)
     print(curves.lines(found.summary))
+
+
+@app.command()
+def convert(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+            set: Set = None, params: Params = PARAMS) -> None:
+    """Make a spiking net of a trained ANN twin (section 3).
+
+    Nothing is trained: norms are folded, thresholds balanced on training pictures, and mIoU is scored after each number of time steps,
+    from one pass. All numbers are those it was trained with, but for the section conversion. With --set or --model the scores are
+    shown only; without, they also become conversion.json and conversion.csv in data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg convert voc/ann_deeplab
+      snnseg convert mnist_cifar/ann_fcn --set conversion.timesteps=[16,256] --set conversion.percentile=99.9
+    """
+    numbers = _of_a_trained_net(params, experiment, set, "conversion")
+    from snnseg import tracking
+    from snnseg.report import conversion
+
+    found, written = _measured(conversion, numbers, model, set)
+    if written:
+        tracking.log_conversion(numbers, found.summary, found.about)
+    print(conversion.lines(found.summary))
+
+
+@app.command()
+def timesteps(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
+              set: Set = None, params: Params = PARAMS) -> None:
+    """Score a spiking net at other numbers of time steps.
+
+    A trained net is read after each of its steps, from one pass, and at time_steps.inference (figure 13); others are trained with
+    time_steps.trained, each in a run folder of its own in data/run (figure 12). All numbers are those it was trained with, but for the
+    section time_steps. With --set or --model the scores are shown only; without, they also become timesteps.json and timesteps.csv
+    in data/result/BENCHMARK/EXPERIMENT.
+
+    \b
+    Examples:
+      snnseg timesteps voc/spiking_deeplab
+      snnseg timesteps mnist_cifar/spiking_fcn --set time_steps.inference=[2,8,32] --set time_steps.trained=[]
+    """
+    numbers = _of_a_trained_net(params, experiment, set, "time_steps")
+    from snnseg import tracking
+    from snnseg.report import timesteps as scores
+    from snnseg.report import timesteps_table
+
+    found, written = _measured(scores, numbers, model, set, tracking.trackers)
+    if written:
+        tracking.log_timesteps(numbers, found.summary, found.about)
+    print(timesteps_table.lines(found.summary))

@@ -10,7 +10,7 @@ reads a split once into memory: 48 000 pictures of 32x32 take 0.2 GB, of 64x64 0
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.input if self.window_MT is None else self.window_MT)
+
+    def first(self, items: int | None) -> Split:
+        """Its first items, or all; of event frames only those that these items see."""
+        if items is None or items >= len(self):
+            return self
+        if self.window_MT is None:
+            return replace(self, input=self.input[:items], mask_NHW=self.mask_NHW[:items])
+        seen, window = np.unique(self.window_MT[:items], return_inverse=True)
+        return replace(self, input=self.input[seen], mask_NHW=self.mask_NHW[seen], window_MT=window.reshape(-1, self.window_MT.shape[1]))
 
     def take(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Items: pictures u8 [B,H,W,3] or T frames f32 [B,T,2,H,W] in events per pixel of the sensor; masks u8 [B,H,W]."""

@@ -5,9 +5,8 @@ Adversarial pictures are beside it: each net's are its own (`attack`).
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -46,19 +45,9 @@ def kinds(config: Config) -> dict[str, tuple[float, ...]]:
     return {kind: (0.0, *sorted(set(map(float, getattr(config.robustness, kind))) - {0.0})) for kind in known if getattr(config.robustness, kind)}
 
 
-def first(split: Split, items: int | None) -> Split:
-    """The split's first items, or all; of event frames only those that these items see, so that no other is disturbed for nothing."""
-    if items is None or items >= len(split):
-        return split
-    if split.window_MT is None:
-        return replace(split, input=split.input[:items], mask_NHW=split.mask_NHW[:items])
-    seen, window = np.unique(split.window_MT[:items], return_inverse=True)
-    return replace(split, input=split.input[seen], mask_NHW=split.mask_NHW[seen], window_MT=window.reshape(-1, split.window_MT.shape[1]))
-
-
 def curves(model: nn.Module, split: Split, config: Config, device: torch.device) -> list[Point]:
     """The net's scores over `config.robustness`. Raises OutOfMemory."""
-    split = first(split, config.robustness.pictures)
+    split = split.first(config.robustness.pictures)
     clean, points = _miou(model, split, config, device), []
     for kind, levels in kinds(config).items():
         for level in levels:

@@ -6,6 +6,8 @@ the text's "three-layer classifier" has two layers, the pools pad by one, and th
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,10 +30,17 @@ class DeepLab(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor | Coded) -> Tensor:
+        return self.read(x.shape[-2:], *self.fire(x))
+
+    def fire(self, x: Tensor | Coded) -> tuple[Tensor]:
+        """What the read-out sees: the head's spikes [T, B, C, H, W]. No step hangs on a later one."""
         s = self.block1(x)
         s = self.block2(s)
         s = self.block3(s)
-        s = self.head(s)
+        return (self.head(s),)
+
+    def read(self, size: Sequence[int], s_TBCHW: Tensor) -> Tensor:
+        """Logits [B, classes, *size] of what `fire` gave, or of its first steps: a net's answer after so many."""
         # the classifier is linear and its accumulator has no leak: one convolution of the mean spikes is the mean voltage
-        voltage = self.classifier(mean_over_time(s))
-        return F.interpolate(voltage, x.shape[-2:], mode="bilinear", align_corners=True)
+        voltage = self.classifier(mean_over_time(s_TBCHW))
+        return F.interpolate(voltage, size, mode="bilinear", align_corners=True)

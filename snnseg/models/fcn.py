@@ -7,6 +7,8 @@ bias and stride 1, no norm between the upsamplings, and logits that are the sum 
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,6 +46,10 @@ class FCN(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor | Coded) -> Tensor:
+        return self.read(x.shape[-2:], *self.fire(x))
+
+    def fire(self, x: Tensor | Coded) -> tuple[Tensor, Tensor]:
+        """What the read-out sees, [T, B, C, H, W]: spikes after two upsamplings, and the first block's. No step hangs on a later one."""
         full = self.block1(x)
         half = self.block2(full)
         quarter = self.block3(half)
@@ -51,5 +57,9 @@ class FCN(nn.Module):
         for up, skip, cell, feature in zip(self.ups, (self.skips[2], self.skips[1]), self.cells, (quarter, half), strict=False):
             current = up(s.flatten(0, 1), self.neurons.read(skip, feature).flatten(0, 1)).unflatten(0, s.shape[:2])
             s = self.neurons.between_upsamplings(cell, exact(current))
+        return s, full
+
+    def read(self, size: Sequence[int], s_TBCHW: Tensor, full_TBCHW: Tensor) -> Tensor:
+        """Logits [B, classes, *size] of what `fire` gave, or of its first steps: a net's answer after so many."""
         # the last stage is linear and accumulates without leak: T times its answer to the mean spikes is the sum
-        return len(s) * exact(self.ups[2](mean_over_time(s), self.skips[0](mean_over_time(full))))
+        return len(s_TBCHW) * exact(self.ups[2](mean_over_time(s_TBCHW), self.skips[0](mean_over_time(full_TBCHW))))

@@ -21,14 +21,13 @@ import torch
 from snnseg import lock, memory, seal
 from snnseg.data import store
 from snnseg.data.loader import batches
-from snnseg.errors import StoreError
 from snnseg.evaluation import activity, energy, spikes
 from snnseg.evaluation.energy import Arithmetic, Energy, Memory
 from snnseg.evaluation.spikes import SpikeRate
-from snnseg.models import saved, zoo
+from snnseg.models import zoo
 from snnseg.models.feed import ready
 from snnseg.models.inputs import keys, source
-from snnseg.report.result import REMEDY
+from snnseg.report.opened import opened
 from snnseg.report.table import csv_text
 from snnseg.sections import Config
 from snnseg.spiking.encode import Coded
@@ -67,13 +66,11 @@ def measure(model_folder: Path, config: Config) -> Counted:
 
     `config` gives the section energy, all else is the net's own. Raises StoreError and its kin, and OutOfMemory.
     """
-    model, trained, about = saved.load(model_folder, config.root, config.around)
-    if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
-        raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = opened(model_folder, config)
+    trained, about = net.config, net.about
     zoo.compute_in("fp32")
     with memory.shortage_named(trained, "evaluate.batch", trained.evaluate.batch):
-        counts = activity.measure(model.to(device), inputs(trained, store.read(trained.store, "test", trained.timesteps), device))
+        counts = activity.measure(net.model, inputs(trained, net.split("test"), net.device))
     rival = None if trained.spiking else trained.energy.rival_timesteps
     ways = energy.side_by_side(counts, *constants(trained), rival_of=rival)
     rates = spikes.rates(counts, trained.energy.saturated)

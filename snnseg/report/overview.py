@@ -1,15 +1,15 @@
-"""All experiments side by side, everything that is made of all of them: the table, the sheet of pictures, the robustness curves, spikes by layer."""
+"""All experiments side by side, everything that is made of all of them: the table, the sheet of pictures, spikes by layer, curves."""
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from snnseg.report import robustness_figure, spikes_figure, table
+from snnseg.report import conversion_figure, robustness_figure, spikes_figure, table, timesteps_figure
 
 
 def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
     """Write all of it below `report` from the files of `names` below `results`; return the table's rows. Raises as `table.write`."""
     rows = table.write(results, report, names)
-    robustness_figure.write(results, report, names)
-    spikes_figure.write(results, report, names)
+    for figure in (robustness_figure, spikes_figure, conversion_figure, timesteps_figure):
+        figure.write(results, report, names)
     return rows

@@ -17,16 +17,12 @@ import numpy as np
 import torch
 
 from snnseg import lock, seal
-from snnseg.data import store
-from snnseg.errors import StoreError
 from snnseg.evaluation import evaluate, tally
 from snnseg.evaluation.confusion import Confusion
-from snnseg.models import saved
 from snnseg.report import pictures
+from snnseg.report.opened import opened
 from snnseg.report.table import csv_text
 from snnseg.sections import Config
-
-REMEDY = "The net was trained on another one: train it anew, or set data as in its about.json and run snnseg prepare"
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,9 @@ def measure(model_folder: Path, config: Config) -> Result:
     `config` gives the evaluate section, all else is the net's own. Raises StoreError and its kin for the net or the
     store, OutOfMemory.
     """
-    model, trained, about = saved.load(model_folder, config.root, config.around)
-    digest = store.check(trained.store, trained.store_params, REMEDY)
-    if digest != about["store"]:
-        raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
-    split = store.read(trained.store, "test", trained.evaluate.timesteps or trained.timesteps)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    net = opened(model_folder, config)
+    model, trained, about, device = net.model, net.config, net.about, net.device
+    split = net.split("test", timesteps=trained.evaluate.timesteps)
     total, kept = tally.begun(Confusion.empty(trained.classes), device), []
     chosen = np.linspace(0, len(split) - 1, min(trained.evaluate.pictures, len(split))).astype(int)     # from all over the split
     for batch, answer_BHW in evaluate.predictions(model, split, trained, device, trained.evaluate.norm, trained.evaluate.timesteps):

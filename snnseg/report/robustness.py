@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from snnseg import lock, seal
-from snnseg.data import store
-from snnseg.errors import StoreError
 from snnseg.evaluation import robustness
 from snnseg.evaluation.robustness import Point
-from snnseg.models import saved
-from snnseg.report.result import REMEDY
+from snnseg.report.opened import opened
 from snnseg.report.table import csv_text
 from snnseg.sections import Config
 
@@ -40,12 +35,9 @@ def measure(model_folder: Path, config: Config) -> Curves:
 
     `config` gives the section robustness, all else is the net's own. Raises StoreError and its kin, and OutOfMemory.
     """
-    model, trained, about = saved.load(model_folder, config.root, config.around)
-    if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
-        raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    split = store.read(trained.store, "test", trained.timesteps)
-    points = tuple(robustness.curves(model.to(device), split, trained, device))
+    net = opened(model_folder, config)
+    trained, about, split = net.config, net.about, net.split("test")
+    points = tuple(robustness.curves(net.model, split, trained, net.device))
     clean = next((p.miou for p in points if p.level == 0), None)
     asked = trained.robustness
     summary = {

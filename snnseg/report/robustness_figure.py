@@ -1,12 +1,9 @@
 """The robustness of all nets side by side: relative drop of mIoU over the level of noise (figure 11), as a picture and a table."""
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
-
-import matplotlib
 
 from snnseg import seal
 from snnseg.report import style
@@ -30,13 +27,10 @@ def rows(results: Path, names: list[str]) -> list[dict[str, Any]]:
 
 def figure(found: list[dict[str, Any]]) -> bytes:
     """PNG: a row of panels for each benchmark, a panel for each kind of noise; bars are the spread over the draws."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     kinds = {benchmark: list(dict.fromkeys(r["noise"] for r in found if r["benchmark"] == benchmark))
              for benchmark in dict.fromkeys(r["benchmark"] for r in found)}
     across = max((len(names) for names in kinds.values()), default=1)
-    page, axes = pyplot.subplots(len(kinds) or 1, across, figsize=(3.4 * across, 2.8 * (len(kinds) or 1)), squeeze=False, layout="constrained")
+    page, axes = style.panels(len(kinds), across)
     for row, (benchmark, names) in enumerate(kinds.items()):
         for panel, kind in zip(axes[row], names, strict=False):
             mine = [r for r in found if (r["benchmark"], r["noise"]) == (benchmark, kind) and r["drop"] is not None]
@@ -51,10 +45,7 @@ def figure(found: list[dict[str, Any]]) -> bytes:
             panel.axis("off")
     if kinds:
         axes[0][0].legend(fontsize=7)
-    out = io.BytesIO()
-    page.savefig(out, format="png", dpi=110, metadata={"Software": None})
-    pyplot.close(page)
-    return out.getvalue()
+    return style.png(page)
 
 
 def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
