@@ -242,7 +242,8 @@ def _repro(numbers: dict[str, Any], source: Path, places: dict[str, str], known:
     """The names that `dvc repro` makes, taken out of `numbers`; `known` are the groups that they are of. Raises ConfigError."""
     found = numbers.pop("repro", None)
     if not isinstance(found, dict) or found.keys() != known.keys() | set(PART):
-        raise ConfigError(f"{places.get('repro', source)}: repro: expected lists of benchmarks and experiments, and of those for {_listed(PART)}; found {_shown(found)}.")
+        raise ConfigError(f"{places.get('repro', source)}: repro: expected lists of benchmarks and experiments, and of those for {_listed(PART)}; "
+                          f"found {_shown(found)}.")
     for kind, asked in found.items():
         place = f"{places[f'repro.{kind}']}: repro.{kind}"
         if not isinstance(asked, list) or not (asked or kind in PART) or not all(isinstance(name, str) for name in asked) or len(set(asked)) < len(asked):
