@@ -265,6 +265,9 @@ def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any
         _log(config, numbers, about, ("robustness.json", "robustness.csv"))
 
 
+MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "robustness.json": log_robustness}
+
+
 def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
     try:
         client, run = find_or_create(config, about)
@@ -302,13 +305,19 @@ def replay(configs: list[Config]) -> list[str]:
             continue
         Tracker(path.parent, config, about).end("finished" if (path.parent / "model").is_dir() else "interrupted")
         done.append(path.parent.name)
+    return done + results(configs)
+
+
+def results(configs: list[Config]) -> list[str]:
+    """Send what the measurements of these experiments left in their result folders; return the names of those that have been evaluated."""
+    done = []
     for config in configs:
-        if (config.result_folder / "metrics.json").is_file():
-            metrics, about = (json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json"))
-            log_result(config, metrics, about)
-            if (energy := config.result_folder / "energy.json").is_file():
-                log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
-            if (robustness := config.result_folder / "robustness.json").is_file():
-                log_robustness(config, json.loads(robustness.read_text(encoding="utf-8")), about)
-            done.append(config.name)
+        folder = config.result_folder
+        if not (folder / "about.json").is_file():
+            continue
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        for name, log in MEASURED.items():
+            if (folder / name).is_file():
+                log(config, json.loads((folder / name).read_text(encoding="utf-8")), about)
+        done.append(config.name)
     return done
