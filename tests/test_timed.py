@@ -8,7 +8,8 @@ import torch
 
 from snnseg import config
 from snnseg.models.inputs import coded, keys
-from snnseg.spiking import encode
+from snnseg.spiking import encode, unit
+from snnseg.spiking.neuron import LIF
 from snnseg.spiking.timed import CODES, Timed, phase_weight
 
 CPU = torch.device("cpu")
@@ -111,6 +112,22 @@ def test_a_net_is_given_the_byte(timing):
     assert coded(pictures, np.arange(2), ann, CPU, ("train", 0)).shape == (1, 2, 3, 4, 4)
     events = config.load(PARAMS, "ddd17/spiking_deeplab", [f"encode.coding={timing}"])
     assert isinstance(coded(np.ones((1, 4, 2, 4, 4), np.float32), np.arange(1), events, CPU, ("train", 0)), encode.Frames)
+
+
+@CODINGS
+def test_a_layer_makes_it_stretch_by_stretch(timing, monkeypatch):
+    """The compiled way, eight steps at a time: spikes and the weight's gradient of the plain form of all steps at once."""
+    monkeypatch.setattr(unit, "STRETCH", 8 * 2 * 3 * 6 * 6)
+    source = Timed(torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)), 11, timing)
+    weight = torch.randint(-8, 9, (4, 3, 3, 3), generator=torch.Generator().manual_seed(2)) / 16       # sums are exact in any order
+    found = []
+    for x, way in ((source, "cpu"), (encode.whole(source), "reference")):
+        w = weight.clone().requires_grad_()
+        spikes = unit.run(x, w, unit.Wiring(of_spikes=False), None, LIF(0.9, 0.3), way).spikes_TBCHW
+        (spikes * torch.arange(1.0, 12.0).view(-1, 1, 1, 1, 1)).sum().backward()
+        found.append((spikes.detach(), w.grad))
+    assert torch.equal(found[0][0], found[1][0]) and found[0][0].any()
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

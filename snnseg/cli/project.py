@@ -29,13 +29,14 @@ def config(experiment: AnyExperiment = None, set: Set = None, params: Params = P
 def setting(name: Annotated[str | None, typer.Argument(help="The setting to show or take on; none = list them.")] = None,
             diff: Annotated[bool, typer.Option("--diff", help="Show what would change, change nothing.")] = False,
             set: Set = None, params: Params = PARAMS) -> None:
-    """Switch params.yaml to the sample's or the paper's numbers.
+    """Switch params.yaml to a named setting's numbers.
 
     \b
     Examples:
       snnseg setting
       snnseg setting paper --diff
       snnseg setting paper
+      snnseg setting variants
     """
     from snnseg import config as configs
     from snnseg import settings
