@@ -122,7 +122,9 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
-    """Show the project's runs in MLflow, on this machine only; where the port is taken, at the next free one.
+    """Show the project's runs in MLflow, on this machine only.
+
+    Where the port is taken, it listens at the next free one.
 
     \b
     Examples:
