@@ -1,4 +1,4 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one table, one sheet and the robustness curves out."""
+"""DVC stage `report`: all experiments' scores and pictures in, one page with its figures, one table, one sheet and the robustness curves out."""
 import typer
 
 from snnseg import stage
@@ -8,10 +8,12 @@ def main() -> None:
     from snnseg.config import load, names
 
     config = load()
+    from snnseg import tracking
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
 
     print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names())))
+    tracking.log_report(config)
 
 
 if __name__ == "__main__":

@@ -30,20 +30,25 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def difference(value: float, mark: str) -> Cell:
+    """A difference that says itself when it is none of a reproduction, whatever of the row is seen."""
+    return Cell(signed(value, 2), note="" if mark == SAME else mark.partition(":")[0])
+
+
 def _accuracy(nets: Sequence[Net], place: str, dataset: str) -> Table:
-    columns = [Column("Method"), Column("Time steps", "paper", True), Column("Time steps", "ours", True), Column("mIoU", "paper, %", True),
-               Column("mIoU", "ours, %", True), Column("Difference", "points", True), Column("Setting of ours")]
+    columns = [Column("Method"), Column("mIoU", "paper, %", True), Column("mIoU", "ours, %", True), Column("Difference", "points", True),
+               Column("Setting of ours", long=True), Column("Time steps", "paper", True), Column("Time steps", "ours", True)]
     rows = []
     for told in paper.of("miou", dataset):
         net = nearest(nets, dataset, told.net)
-        row = [Cell(style.named(told.net), net=told.net), Cell(told.timesteps or NONE)]
+        row = [Cell(style.named(told.net), net=told.net), Cell(told.value)]
         if net is None:
-            rows.append([*row, Cell(NOT_RUN), Cell(told.value), Cell(NOT_RUN), Cell(NOT_RUN), Cell(NOT_RUN)])
+            rows.append([*row, *[Cell(NOT_RUN)] * 3, Cell(told.timesteps or NONE), Cell(NOT_RUN)])
         else:
             steps = str(net.metrics["timesteps"]) if net.spiking or dataset == "ddd17" else NONE
             named = "" if net.experiment == told.net else f" ({net.name})"
-            rows.append([*row, Cell(steps), Cell(told.value), Cell(f"{net.metrics['miou']:.2f}"), Cell(signed(net.metrics["miou"] - told.number, 2)),
-                         Cell(setting(net) + named)])
+            rows.append([*row, Cell(f"{net.metrics['miou']:.2f}"), difference(net.metrics["miou"] - told.number, setting(net)),
+                         Cell(setting(net) + named), Cell(told.timesteps or NONE), Cell(steps)])
     return Table(f"paper-{place.replace(' ', '-')}", f"The paper's {place}: mean IoU on {titled(dataset)}", columns, rows)
 
 
@@ -67,15 +72,15 @@ def ratios(net: Net, nets: Sequence[Net]) -> tuple[float, float] | None:
 
 
 def _energy(nets: Sequence[Net]) -> Table:
-    columns = [Column("Method"), Column("Data set"), Column("E_ANN / E_method", "paper", True), Column("By the paper's proxy", "ours", True),
-               Column("Difference", "", True), Column("Counted exactly", "ours", True), Column("Setting of ours")]
+    columns = [Column("Method"), Column("E_ANN / E_method", "paper", True), Column("By the proxy", "ours", True), Column("Difference", "", True),
+               Column("Counted exactly", "ours", True), Column("Setting of ours", long=True)]
     rows = []
     for told in paper.of("energy_ratio"):
         net = nearest(nets, told.dataset, told.net)
         found = ratios(net, nets) if net else None
-        row = [Cell(style.named(told.net), net=told.net), Cell(titled(told.dataset)), Cell(f"{told.value}\N{MULTIPLICATION SIGN}")]
+        row = [Cell(f"{style.named(told.net)}, {titled(told.dataset)}", net=told.net), Cell(f"{told.value}\N{MULTIPLICATION SIGN}")]
         rows.append([*row, *[Cell(NOT_RUN)] * 4] if found is None else
-                    [*row, Cell(f"{found[0]:.2f}\N{MULTIPLICATION SIGN}"), Cell(signed(found[0] - told.number, 2)),
+                    [*row, Cell(f"{found[0]:.2f}\N{MULTIPLICATION SIGN}"), difference(found[0] - told.number, setting(net)),
                      Cell(f"{found[1]:.2f}\N{MULTIPLICATION SIGN}"), Cell(setting(net))])
     return Table("paper-table-6", "The paper's table 6: how many times the energy its ANN twin spends", columns, rows,
                  "The proxy is eqs. 8 to 12: an ANN's products all counted, zeros too. Counted exactly, products with zeros are free in both nets.")

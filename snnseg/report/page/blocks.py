@@ -12,21 +12,23 @@ NONE = "-"          # a thing that does not apply: an ANN's leak, the IoU of a c
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of a table's cell; `net` gives it the mark of a net, `bar` a bar below it (0 to 1)."""
+    """Text of a table's cell; `net` gives it the mark of a net, `bar` a bar below it (0 to 1), `note` a smaller line."""
 
     text: str
     net: str = ""
     bar: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """`key` is the column of results.csv that it shows, if it shows one."""
+    """`key` is the column of results.csv that it shows, if it shows one; `long`: sentences, which are not squeezed."""
 
     label: str
     unit: str = ""
     number: bool = False
     key: str = ""
+    long: bool = False
 
 
 @dataclass(frozen=True)

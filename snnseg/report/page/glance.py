@@ -62,7 +62,7 @@ def section(nets: Sequence[Net]) -> Section:
             missing = NOT_RUN if net.robustness is None else NONE
             rows.append([Cell(net.title, net=net.experiment), Cell(f"{net.metrics['miou']:.2f}", bar=net.metrics["miou"] / 100),
                          Cell(missing if drop is None else f"{drop:.1f}", bar=None if drop is None else min(1.0, max(0.0, drop / 100))),
-                         Cell(NOT_RUN if mj is None else f"{mj:.3g}", bar=None if mj is None else mj / most)])
+                         Cell(NOT_RUN if mj is None else f"{mj:#.3g}".rstrip("."), bar=None if mj is None else mj / most)])
         level = f" Drop: of mIoU, under Gaussian noise of {noise[1]:g} of 255." if noise else ""
         tables.append(Table(f"glance-{benchmark}", f"{titled(benchmark)}, at a glance", columns, rows,
                             f"The first class everywhere has {mine[0].metrics['background_miou']:.2f} %.{level} Energy a picture: counted exactly, at 45 nm."))

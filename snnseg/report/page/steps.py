@@ -6,7 +6,7 @@ from typing import Any
 
 from snnseg.report import paper, style
 from snnseg.report.page import nets as lying
-from snnseg.report.page.beside import nearest, setting, signed
+from snnseg.report.page.beside import difference, nearest, setting
 from snnseg.report.page.blocks import NONE, Block, Cell, Column, Drawing, Missing, Section, Table
 from snnseg.report.page.glance import titled
 from snnseg.report.page.nets import Net
@@ -62,13 +62,13 @@ def _trained(nets: Sequence[Net]) -> Table:
     told = (net.told("timesteps.json") if net else None) or {"trained": []}
     ours = {p["timesteps"]: p["miou"] for p in told["trained"] if p["miou"] is not None}
     columns = [Column("Time steps", "T"), Column("mIoU", "paper, %", True), Column("mIoU", "ours, %", True), Column("Difference", "points", True),
-               Column("Setting of ours")]
+               Column("Setting of ours", long=True)]
     rows = []
     for T in sorted({*known, *ours}):
         mine, its = ours.get(T), known.get(T)
         theirs = Cell(NONE if its is None else f"{its:g}")
         rows.append([Cell(str(T)), theirs, *([Cell(NOT_RUN)] * 3 if net is None or mine is None else
-                     [Cell(f"{mine:.2f}"), Cell(NONE if its is None else signed(mine - its, 2)), Cell(setting(net, T))])])
+                     [Cell(f"{mine:.2f}"), Cell(NONE) if its is None else difference(mine - its, setting(net, T)), Cell(setting(net, T))])])
     return Table("paper-figure-12", f"The paper's figure 12: {style.named(model)} on {titled(dataset)}, trained with each number of time steps", columns, rows,
                  "T = 20 is table 2's. The paper's text gives no other numbers of this figure.")
 
