@@ -8,11 +8,9 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import energy
 
-    counted = energy.write(config)
-    tracking.log_energy(config, counted.summary, counted.about)
+    energy.write(config)
 
 
 if __name__ == "__main__":

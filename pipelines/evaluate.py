@@ -8,11 +8,9 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import result
 
-    found = result.write(config)
-    tracking.log_result(config, found.metrics, found.about)
+    result.write(config)
 
 
 if __name__ == "__main__":

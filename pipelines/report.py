@@ -1,4 +1,4 @@
-"""DVC stage `report`: all experiments' scores and pictures in, one page with its figures, one table, one sheet and the robustness curves out."""
+"""DVC stage `report`: all experiments' scores and pictures in, one page with its figures, tables, one sheet and the robustness curves out; MLflow is told."""
 import typer
 
 from snnseg import stage
@@ -13,6 +13,7 @@ def main() -> None:
     from snnseg.sections import data_folder
 
     print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names())))
+    tracking.results([load(name=name) for name in names()])
     tracking.log_report(config)
 
 

@@ -8,11 +8,9 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import robustness
 
-    found = robustness.write(config)
-    tracking.log_robustness(config, found.summary, found.about)
+    robustness.write(config)
 
 
 if __name__ == "__main__":

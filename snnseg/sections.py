@@ -156,6 +156,7 @@ class Cluster(Section):
 
 class Track(Section):
     mlflow: bool
+    system_metrics: bool        # of a training's machine, every ten seconds
     experiment: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
 
 
@@ -189,6 +190,7 @@ class Sections(Section):
         return self
 
 
+SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
 
 
@@ -217,6 +219,11 @@ class Config(Sections):
         """What an about.json tells of it: the sections as plain values, and the names."""
         return {"benchmark": self.benchmark, "experiment": self.experiment, "store_name": self.store_name,
                 "config": self.model_dump(mode="json", include=set(Sections.model_fields))}
+
+    @property
+    def around(self) -> dict[str, Any]:
+        """The sections that shape no weights, as plain values: a saved net is measured by the project's own, not those of the day it was trained on."""
+        return self.model_dump(include=set(Sections.model_fields) - SHAPING - {"data"})
 
     @property
     def name(self) -> str:
@@ -283,7 +290,7 @@ class Config(Sections):
 
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
-        told = self.model_dump(include={"encode", "neuron", "model", "loss", "optim", "train"})
+        told = self.model_dump(include=SHAPING)
         for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers"):
             del told["train"][without_effect]
         if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):

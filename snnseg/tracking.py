@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import filelock
 from pydantic import ValidationError
@@ -107,6 +108,7 @@ class Tracker:
         self.folder, self.config, self.about = folder, config, about
         self.sent, self.synced = -1, time.monotonic()
         self.client: Any = None
+        self.monitor: Any = None
         self.warned = False
 
     def _sync(self, status: str | None = None) -> None:
@@ -128,6 +130,11 @@ class Tracker:
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
         self._sync()
+        if self.config.track.system_metrics and self.client:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self.monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=store_uri(self.config.root))
+            self.monitor.start()
 
     def numbers(self, step: int, numbers: Numbers) -> None:
         pass
@@ -138,6 +145,8 @@ class Tracker:
             self.synced = time.monotonic()
 
     def end(self, status: str) -> None:
+        if self.monitor:
+            self.monitor.finish()
         self._sync({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
 
 
@@ -256,6 +265,9 @@ def log_robustness(config: Config, summary: dict[str, Any], about: dict[str, Any
         _log(config, numbers, about, ("robustness.json", "robustness.csv"))
 
 
+MEASURED = {"metrics.json": log_result, "energy.json": log_energy, "robustness.json": log_robustness}
+
+
 def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[str, ...]) -> None:
     try:
         client, run = find_or_create(config, about)
@@ -284,25 +296,44 @@ def log_report(config: Config) -> None:
         _warn(config.root, e, str(config.report), "Send it with snnseg report.")
 
 
+def compare(config: Config, names: list[str]) -> dict[str, str]:
+    """By benchmark, the address below MLflow's UI that puts the runs behind data/result side by side, those of its experiments that are there."""
+    client, experiment = _client(config.root, config.track.experiment)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if (about := data_folder(config.root) / "result" / name / "about.json").is_file():
+            uid = json.loads(about.read_text(encoding="utf-8"))["uid"]
+            runs = client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'")
+            found.setdefault(name.split("/")[0], []).extend(run.info.run_id for run in runs)
+    return {benchmark: f"#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+            for benchmark, runs in found.items() if len(runs) > 1}
+
+
 def replay(configs: list[Config]) -> list[str]:
     """Send what MLflow lacks of all runs below data/run and of the experiments' results; return what was looked at."""
     root, done = configs[0].root, []
     for path in sorted((data_folder(root) / "run").glob("*/about.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         try:
-            config = Config.of(about, root)
+            config = Config.of(about, root, configs[0].around)
         except (ValidationError, KeyError):
             print(f"warning: {path.parent}: made by another version of snnseg, so not sent. Remove it if it is not needed.", file=sys.stderr)
             continue
         Tracker(path.parent, config, about).end("finished" if (path.parent / "model").is_dir() else "interrupted")
         done.append(path.parent.name)
+    return done + results(configs)
+
+
+def results(configs: list[Config]) -> list[str]:
+    """Send what the measurements of these experiments left in their result folders; return the names of those that have been evaluated."""
+    done = []
     for config in configs:
-        if (config.result_folder / "metrics.json").is_file():
-            metrics, about = (json.loads((config.result_folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "about.json"))
-            log_result(config, metrics, about)
-            if (energy := config.result_folder / "energy.json").is_file():
-                log_energy(config, json.loads(energy.read_text(encoding="utf-8")), about)
-            if (robustness := config.result_folder / "robustness.json").is_file():
-                log_robustness(config, json.loads(robustness.read_text(encoding="utf-8")), about)
-            done.append(config.name)
+        folder = config.result_folder
+        if not (folder / "about.json").is_file():
+            continue
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        for name, log in MEASURED.items():
+            if (folder / name).is_file():
+                log(config, json.loads((folder / name).read_text(encoding="utf-8")), about)
+        done.append(config.name)
     return done

@@ -14,7 +14,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # a net that trains in seconds; everything else as in params.yaml
 TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8"]
-LONGEST = {"test_fused_triton", "test_ways", "test_ray_train", "test_cluster_ray", "test_tune", "test_pipeline", "test_benchmarks", "test_golden"}
+RAY = {"test_ray_train", "test_cluster_ray", "test_tune", "test_prepare"}
+LONGEST = {"test_fused_triton", "test_ways", "test_pipeline", "test_benchmarks", "test_golden", *RAY}
 
 
 def pytest_addoption(parser):
@@ -22,11 +23,22 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process ends with one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.hookimpl(optionalhook=True)     # xdist's; its own groups by mark have no effect from pytest 9.2 on
+def pytest_xdist_make_scheduler(config, log):
     """Where several processes share the tests (`make test`): a file stays whole, and those with a Ray are one after another in one process."""
-    for item in items:
-        rays = "ray_cluster" in item.fixturenames or "_ray" in item.path.stem
-        item.add_marker(pytest.mark.xdist_group("ray" if rays else item.path.stem))
-    items.sort(key=lambda item: item.path.stem not in LONGEST)      # these first, so that no process ends with one of them
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            stem = Path(nodeid.split("::")[0]).stem
+            return "ray" if stem in RAY else stem
+
+    config.option.loadscopereorder = False      # the order is ours
+    return ByFile(config, log)
 
 
 @pytest.fixture

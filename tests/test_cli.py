@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -321,3 +322,16 @@ def test_ctrl_c_in_prepare_leaves_nothing_half_made(project, environment):
         process.kill()
     assert process.returncode == 130 and "Traceback" not in err and err.splitlines()[-1].startswith("snnseg: interrupted"), err
     assert out == "" and not [p for p in (project / "data" / "store").iterdir() if p.is_dir() and not p.name.startswith(".work-")]
+
+
+def test_a_port_that_is_taken_is_left_alone():
+    """The next free one is taken, where the one asked for is not free."""
+    from snnseg.cli.project import _free_from
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        free = _free_from(port)
+        assert port < free < port + 20
+    assert _free_from(port) == port

@@ -47,22 +47,24 @@ class Cluster:
         self.folder, token = folder, "0123456789abcdef" * 4
         (folder / "token").write_text(token)
         (folder / "token").chmod(0o600)
-        gcs, dashboard, client, agent = free_ports(4)
+        gcs, dashboard, client = free_ports(3)
         self.url, self.gcs, self.port = f"http://127.0.0.1:{dashboard}", gcs, dashboard
         self.environment = environment | {"RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_AUTH_MODE": "token"}
         command = re.search(r"^ray start --head .*$", DOC, re.MULTILINE).group().replace("--port 6379", f"--port {gcs}")
         assert f"--port {gcs}" in command and "--dashboard-host 127.0.0.1" in command
         with open(folder / "log", "w") as log:
             self.process = subprocess.Popen([*command.split(), "--block", "--num-cpus", "1", "--object-store-memory", "100000000", "--dashboard-port", str(dashboard),
-                                             "--ray-client-server-port", str(client), "--dashboard-agent-listen-port", str(agent), "--temp-dir", str(folder / "ray")],
+                                             "--ray-client-server-port", str(client), "--dashboard-agent-listen-port", "0", "--temp-dir", str(folder / "ray")],
                                             env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self.nodes = lambda: json.loads(self.get("/nodes?view=summary", token))["data"]["summary"]
 
     def ready(self) -> None:
-        """Wait until it takes jobs."""
+        """Wait until it takes jobs; what Ray wrote is told where it does not."""
         deadline = time.monotonic() + 90
         while not self.up():
-            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                logs = [self.folder / "log", *(self.folder / "ray" / "session_latest" / "logs").glob("dashboard*.[el]*")]
+                raise AssertionError("\n".join(f"{path}\n{path.read_text()[-3000:]}" for path in logs))
             time.sleep(0.3)
 
     def get(self, path: str, token: str) -> str:
@@ -72,7 +74,7 @@ class Cluster:
     def up(self) -> bool:
         """Whether the machine has joined its own head and takes jobs."""
         try:
-            return bool(self.nodes()) and any("DashboardAgent" in p.name() for p in self.processes())
+            return bool(self.nodes()) and any(ip not in ("::", "0.0.0.0") for ip, _ in self.listening()["DashboardAgent"])   # where it is asked for jobs
         except (OSError, KeyError, psutil.Error, urllib.error.URLError):
             return False
 

@@ -96,6 +96,19 @@ def test_a_net_of_another_version_is_named(trained):
         result.write(trained)
 
 
+def test_a_net_from_before_a_section_that_shapes_no_weights_is_measured(trained):
+    from snnseg import seal
+
+    before = result.measure(trained.model_folder, trained).metrics
+    about = json.loads((trained.model_folder / "about.json").read_text())
+    for name in ("robustness", "energy", "tune"):
+        del about["config"][name]
+    (trained.model_folder / "about.json").write_text(json.dumps(about))
+    (trained.model_folder / "seal.json").unlink()
+    seal.seal(trained.model_folder)
+    assert result.measure(trained.model_folder, trained).metrics == before
+
+
 def test_what_is_missing_or_altered_is_named(trained):
     row, = table.write(trained.result_folder.parent.parent, trained.report, ["mnist_cifar/spiking_fcn"])
     assert (row.pop("benchmark"), row.pop("experiment")) == ("mnist_cifar", "spiking_fcn") and set(row.values()) == {"not run"}

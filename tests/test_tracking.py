@@ -1,6 +1,8 @@
 """MLflow: each point once, whatever happened, and never the reason that a training ends."""
 
 import json
+import time
+from urllib.parse import unquote
 
 import mlflow
 import pytest
@@ -93,7 +95,36 @@ def test_unwritable_mlflow_is_a_warning(run, capsys):
 
 
 def test_tracking_can_be_off(run):
-    off = run.config.model_copy(update={"track": sections.Track(mlflow=False, experiment="snnseg")})
+    off = run.config.model_copy(update={"track": sections.Track(mlflow=False, system_metrics=False, experiment="snnseg")})
     assert tracking.trackers(Run(run.folder, off, run.about)) == []
     tracking.log_result(off, {}, {})
     assert not (run.config.root / "data" / "mlflow").exists()
+
+
+def test_the_runs_behind_the_results_are_put_side_by_side(tiny):
+    """Those alone, by their uid: neither an older run of an experiment nor one without a result."""
+    names = ["mnist_cifar/spiking_fcn", "mnist_cifar/ann_fcn", "mnist_cifar/ann_deeplab"]
+    assert tracking.compare(tiny("spiking_fcn", "track.mlflow=true"), names) == {}
+    ids = {}
+    for name, uid in [(names[0], "older"), *((name, name[-3:] + name[:2] + str(len(name))) for name in names[:2])]:
+        numbers = tiny(name.split("/")[1], "track.mlflow=true")
+        _, ids[name] = tracking.find_or_create(numbers, {**ABOUT, **numbers.about, "uid": uid})
+        numbers.result_folder.mkdir(parents=True, exist_ok=True)
+        (numbers.result_folder / "about.json").write_text(json.dumps({"uid": uid}))
+    (benchmark, path), = tracking.compare(numbers, names).items()
+    assert benchmark == "mnist_cifar" and json.loads(unquote(path.split("runs=")[1].split("&")[0])) == [ids[name] for name in names[:2]]
+
+
+def test_what_the_machine_does_is_an_option(tiny, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    found = {}
+    for asked in (True, False):
+        numbers = tiny("spiking_fcn", "track.mlflow=true", f"track.system_metrics={asked}".lower())
+        run = Run(numbers.root / "data" / "run" / f"{asked}", numbers, {**ABOUT, **numbers.about, "uid": f"{asked}"})
+        run.folder.mkdir(parents=True)
+        tracker = tracker_of(run)
+        tracker.begin(0, 9, 1)
+        time.sleep(1)
+        tracker.end("finished")
+        found[asked] = tracker.client.get_run(tracker.id).data.metrics
+    assert "system/cpu_utilization_percentage" in found[True] and not found[False]

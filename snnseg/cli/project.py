@@ -124,7 +124,7 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
-    """Show the project's runs in MLflow, on this machine only.
+    """Show the project's runs in MLflow, on this machine only; where the port is taken, at the next free one.
 
     \b
     Examples:
@@ -143,7 +143,28 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
     database = data_folder(numbers.root) / "mlflow" / "mlflow.db"
     if not database.is_file():
         raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
-    print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
+    free = _free_from(port)
+    taken = f"port {port} is taken, so: " if free != port else ""
+    print(f"{taken}http://127.0.0.1:{free}  (Ctrl-C ends it)", file=sys.stderr)
+    for benchmark, path in tracking.compare(numbers, configs.names(params)).items():
+        print(f"compare {benchmark}: http://127.0.0.1:{free}/{path}", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.store_uri(numbers.root),
-               "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+               "--host", "127.0.0.1", "--port", str(free), "--workers", "1"]
     raise SystemExit(subprocess.call(command, env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+
+
+def _free_from(port: int) -> int:
+    """The first port from `port` on at which nobody listens on this machine. Raises TrackingError where twenty are taken."""
+    import socket
+
+    from snnseg.errors import TrackingError
+
+    for candidate in range(port, min(port + 20, 65536)):
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)      # one that has just ended is free
+            try:
+                listening.bind(("127.0.0.1", candidate))
+                return candidate
+            except OSError:
+                continue
+    raise TrackingError(f"port {port} and those up to {candidate} are taken. Name another: snnseg ui --port {min(candidate + 1000, 60000)}")

@@ -59,7 +59,7 @@ def measure(model_folder: Path, config: Config) -> Result:
     `config` gives the evaluate section, all else is the net's own. Raises StoreError and its kin for the net or the
     store, OutOfMemory.
     """
-    model, trained, about = saved.load(model_folder, config.root, {"evaluate": config.evaluate.model_dump()})
+    model, trained, about = saved.load(model_folder, config.root, config.around)
     digest = store.check(trained.store, trained.store_params, REMEDY)
     if digest != about["store"]:
         raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)

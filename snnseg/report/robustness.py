@@ -39,8 +39,7 @@ def measure(model_folder: Path, config: Config) -> Curves:
 
     `config` gives the section robustness, all else is the net's own. Raises StoreError and its kin, and OutOfMemory.
     """
-    changes = {"robustness": config.robustness.model_dump(), "evaluate": config.evaluate.model_dump()}
-    model, trained, about = saved.load(model_folder, config.root, changes)
+    model, trained, about = saved.load(model_folder, config.root, config.around)
     if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
         raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
