@@ -37,8 +37,8 @@ def _points(curve: Iterable[dict[str, Any]]) -> list[Point]:
 
 
 def timesteps(timed: dict[str, dict[Net, dict[str, Any]]]) -> Plot:
-    """Three kinds of panels a benchmark: after each step of one pass, read at other T, trained at other T with the paper's points."""
-    panels = []
+    """Three kinds of panels: after each step of one pass, read at other T, trained at other T with the paper's points; a panel a benchmark."""
+    panels: dict[str, list[Panel]] = {}
     for benchmark, mine in timed.items():
         rules = dict.fromkeys(rule for told in mine.values() for rule in told["inference"])
         curves = {"after each step of one pass": lambda told: told["anytime"]}
@@ -50,8 +50,9 @@ def timesteps(timed: dict[str, dict[Net, dict[str, Any]]]) -> Plot:
                 series += [Series(s.net, [Point(T, miou) for T, miou in known.items()], paper=True, joined=False, label=f"{style.named(s.net)}, the paper")
                            for s in list(series) if (known := paper.SPIKING.get((next(iter(mine)).dataset, s.net)))]
             if series:
-                panels.append(Panel(f"{titled(benchmark)}, {title}", "time steps T", "mIoU, %", series, from_zero=False))
-    return Plot("timesteps", "Accuracy over time steps", "Mean IoU of spiking nets over the number of time steps.", panels,
+                panels.setdefault(title, []).append(Panel(f"{titled(benchmark)}, {title}", "time steps T", "mIoU, %", series, from_zero=False))
+    return Plot("timesteps", "Accuracy over time steps", "Mean IoU of spiking nets over the number of time steps.",
+                [panel for kind in panels.values() for panel in kind],
                 "Hollow: the paper, in its own setting. BNTT has statistics for each trained step; what it does beyond them is an option.")
 
 

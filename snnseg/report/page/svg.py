@@ -38,13 +38,13 @@ def draw(panel: Panel, alt: str) -> str:
     height = HEIGHT + (bottom - BOTTOM)
     box = _Box(across, up, height - bottom, height)
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{panel.title}. {alt}")}">', *box.frame(panel, turned)]
+    parts += [box.series(panel, s) for s in panel.series]
     above = -HEIGHT
     for rule in sorted(panel.rules, key=lambda rule: -rule.y):
         y = box.y(rule.y)
         parts.append(f'<g class="rule"><path d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
                      f'<text x="{WIDTH - RIGHT - 3}" y="{y + (11 if y - above < 14 else -4):.1f}" text-anchor="end">{escape(rule.label)}</text></g>')
         above = y
-    parts += [box.series(panel, s) for s in panel.series]
     return "".join([*parts, "</svg>"])
 
 
