@@ -103,7 +103,7 @@ def track(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def report(set: Set = None, params: Params = PARAMS) -> None:
-    """Put all experiments side by side: one page with its figures, and tables, in data/report.
+    """Put all experiments on one page, in data/report.
 
     \b
     Examples:
@@ -124,7 +124,9 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
-    """Show the project's runs in MLflow, on this machine only; where the port is taken, at the next free one.
+    """Show the project's runs in MLflow, on this machine only.
+
+    Where the port is taken, at the next free one.
 
     \b
     Examples:
