@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 
 repro: $(READY)            ## raw pictures to trained, measured nets and their table
 	dvc repro
-	@echo "table: data/report/results.csv   pictures: data/report/pictures.png   runs: .venv/bin/snnseg ui"
+	@echo "page: data/report/index.html   table: data/report/results.csv   runs: .venv/bin/snnseg ui"
 
 test: $(READY)             ## all tests, a process a core
 	OMP_NUM_THREADS=1 python -m pytest -n logical --durations 25

@@ -1,4 +1,4 @@
-"""DVC stage `report`: the experiments' results in; one table, one sheet, spikes by layer and curves out; MLflow is told."""
+"""DVC stage `report`: the experiments' results in; one page with its figures, one table, one sheet and curves out; MLflow is told."""
 import typer
 
 from snnseg import stage
@@ -14,6 +14,7 @@ def main() -> None:
 
     print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names)))
     tracking.results([load(name=name) for name in names])
+    tracking.log_report(config)
 
 
 if __name__ == "__main__":

@@ -307,6 +307,22 @@ def _log(config: Config, numbers: Numbers, about: dict[str, Any], files: tuple[s
         _warn(config.root, e, str(config.result_folder))
 
 
+def log_report(config: Config) -> None:
+    """Add the page with its figures, and the table, to the one MLflow run of the reports, in an experiment of its own; a failure is a warning."""
+    if not config.track.mlflow:
+        return
+    try:
+        client, experiment = _client(config.root, f"{config.track.experiment}-report")
+        found = client.search_runs([experiment], max_results=1)
+        run = (found[0] if found else client.create_run(experiment, run_name="report")).info.run_id
+        for name in ("index.html", "results.csv"):
+            client.log_artifact(run, str(config.report / name))
+        client.log_artifacts(run, str(config.report / "figures"), "figures")
+        client.set_terminated(run, "FINISHED")
+    except Exception as e:      # as above: the page is on the disk
+        _warn(config.root, e, str(config.report), "Send it with snnseg report.")
+
+
 def compare(config: Config, names: list[str]) -> dict[str, str]:
     """By benchmark, the address below MLflow's UI that puts the runs behind data/result side by side, those of its experiments that are there."""
     client, experiment = _client(config.root, config.track.experiment)

@@ -205,7 +205,7 @@ def test_config_shows_what_would_run(environment):
 def test_settings_are_listed_shown_and_switched(project, environment):
     before = (project / "params.yaml").read_bytes()
     listed = snnseg("setting", cwd=project, env=environment)
-    assert re.fullmatch(r"paper: \d+ numbers differ from params.yaml\nsample: in use\nvariants: 2 numbers differ from params.yaml\n", listed.stdout)
+    assert re.fullmatch(r"paper: \d+ numbers differ from params.yaml\nsample: in use\nvariants: 5 numbers differ from params.yaml\n", listed.stdout)
     shown = snnseg("setting", "paper", "--diff", cwd=project, env=environment)
     assert 'encode.coding: "direct" -> "signed_poisson"' in shown.stdout and (project / "params.yaml").read_bytes() == before
     there = snnseg("setting", "paper", cwd=project, env=environment)

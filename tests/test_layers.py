@@ -101,6 +101,7 @@ def test_mlflow_and_ray_have_one_door_each():
         assert "mlflow" not in outside(path) or name(path) == "snnseg/tracking.py", name(path)
         assert "ray" not in outside(path) or path.stem.startswith("ray_"), name(path)
         assert "dvc" not in outside(path), name(path)
+        assert "jinja2" not in outside(path) or name(path) == "snnseg/report/page/index.py", name(path)
 
 
 def test_tracking_imports_mlflow_only_when_it_tracks():

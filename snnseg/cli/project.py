@@ -104,7 +104,7 @@ def track(set: Set = None, params: Params = PARAMS) -> None:
 
 @app.command()
 def report(set: Set = None, params: Params = PARAMS) -> None:
-    """Put the experiments of `repro` side by side, in data/report.
+    """Put the experiments of `repro` on one page, in data/report.
 
     \b
     Examples:
@@ -114,11 +114,13 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
     from snnseg import config as configs
 
     numbers = configs.load(params, None, set or [])
+    from snnseg import tracking
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
 
     print(table.lines(overview.write(data_folder(numbers.root) / "result", numbers.report, configs.reproduced(params))))
-    print(numbers.report / "results.csv")
+    tracking.log_report(numbers)
+    print(numbers.report / "index.html")
 
 
 @app.command()

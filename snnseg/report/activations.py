@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from snnseg import lock, memory, seal
 from snnseg.data import store
 from snnseg.data.loader import batches
-from snnseg.errors import ConfigError, StoreError
+from snnseg.errors import ConfigError
 from snnseg.evaluation import activations
 from snnseg.evaluation.activations import Activations
-from snnseg.models import saved, zoo
+from snnseg.models import zoo
 from snnseg.models.feed import ready
 from snnseg.models.inputs import coded
 from snnseg.report import activations_figure, pictures
-from snnseg.report.result import REMEDY
+from snnseg.report.opened import opened
 from snnseg.sections import Config
 
 FILES = "activations.npz", "activations.json", "activations.png", "membrane.png", "activations.gif"
@@ -62,17 +61,15 @@ def measure(model_folder: Path, config: Config) -> Seen:
     `config` gives the section activations, all else is the net's own. Raises StoreError and its kin, OutOfMemory, and ConfigError
     for a picture, layer, pixel or channel that there is not.
     """
-    model, trained, about = saved.load(model_folder, config.root, config.around)
-    if store.check(trained.store, trained.store_params, REMEDY) != about["store"]:
-        raise StoreError(trained.store, f"not the store that {model_folder} was trained with", REMEDY)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = opened(model_folder, config)
+    trained, about, device = net.config, net.about, net.device
     zoo.compute_in("fp32")
-    split, a = store.read(trained.store, "test", trained.timesteps), trained.activations
+    split, a = net.split("test"), trained.activations
     numbers = chosen(trained, len(split))
     batch = next(batches(split, len(numbers), np.array(numbers)))
     with memory.shortage_named(trained, "activations.pictures", len(numbers)):
         x = coded(ready(batch, device).input, batch.index_B, trained, device, ("evaluate", 0))
-        found = activations.measure(model.to(device), x, a.layers, a.traced, a.pixels, a.channels)
+        found = activations.measure(net.model, x, a.layers, a.traced, a.pixels, a.channels)
     items, truths = split.take(np.array(numbers))
     pixels = tuple((row, column) for row, column in a.pixels)
     return Seen(_summary(trained, about, numbers, pixels, found, truths), about, numbers, pixels, np.stack([pictures.visible(item) for item in items]), truths,

@@ -87,6 +87,7 @@ def _summary(config: Config, about: dict[str, Any], pictures: int, ways: tuple[E
     fired, neurons = sum(r.spikes for r in rates), sum(r.neurons for r in rates)
     return {
         "benchmark": about["benchmark"], "experiment": about["experiment"], "protocol": config.protocol, "timesteps": config.timesteps, "pictures": pictures,
+        "picojoules": {"multiply": config.energy.multiply_pj, "add": config.energy.add_pj},
         "energy_mj": {_key(way.way): way.mj for way in ways},
         "operations": {name: exact.totals[name] for name in ("dense_macs", "macs", "acs")},
         "parts_mj": {part: pj / energy.MILLIJOULE for part, pj in exact.by_part.items()},

@@ -1,10 +1,11 @@
-"""All experiments side by side, everything that is made of all of them: the table, the sheet of pictures, spikes by layer, curves."""
+"""All experiments side by side, everything that is made of all of them: the table, the sheet of pictures, spikes by layer, curves, the page."""
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
 from snnseg.report import conversion_figure, robustness_figure, spikes_figure, table, timesteps_figure
+from snnseg.report.page import index
 
 
 def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
@@ -12,4 +13,5 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
     rows = table.write(results, report, names)
     for figure in (robustness_figure, spikes_figure, conversion_figure, timesteps_figure):
         figure.write(results, report, names)
+    index.write(results, report, names, rows)
     return rows

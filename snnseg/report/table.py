@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from snnseg import seal
-from snnseg.errors import StoreMissing
 from snnseg.report import pictures
 
 COLUMNS = ("benchmark experiment dataset protocol source model coding timesteps neuron leak threshold reset norm width epochs seed train_samples test_samples "
            "miou background_miou iou_per_class spike_rate proxy_mj exact_mj memory_mj seconds device commit").split()
 SHOWN = 5       # samples of each benchmark on the sheet
+NETS = 12       # and nets, the first of params.yaml
+NOT_RUN = "not run"
 
 
 def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
@@ -30,7 +31,7 @@ def csv_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
 def spent(energy: dict[str, Any] | None) -> dict[str, str]:
     """Spikes a neuron and step, and mJ a picture by the three ways of counting; `not run` where they were not counted."""
     if energy is None:
-        return dict.fromkeys(("spike_rate", "proxy_mj", "exact_mj", "memory_mj"), "not run")
+        return dict.fromkeys(("spike_rate", "proxy_mj", "exact_mj", "memory_mj"), NOT_RUN)
     rate, mj = energy["spikes"], energy["energy_mj"]
     return {"spike_rate": "-" if rate is None else f"{rate['a_neuron_and_step']:.4f}", "proxy_mj": f"{mj['proxy']:.5f}", "exact_mj": f"{mj['exact']:.5f}",
             "memory_mj": f"{mj['with_memory']:.5f}"}
@@ -79,9 +80,7 @@ def lines(rows: list[dict[str, Any]]) -> str:
 
 def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]:
     """Write `results.csv` and `pictures.png` below `report` from the files of `names` (`voc/ann_fcn`) below `results`; return
-    the rows.
-
-    Raises StoreMissing if an experiment was not evaluated yet.
+    the rows. An experiment that was not evaluated yet is a row of `not run`; without any there is no sheet.
     """
     rows: list[dict[str, Any]] = []
     sheets: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -89,11 +88,14 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
     for name in names:
         folder = results / name
         if not all((folder / file).is_file() for file in ("metrics.json", "about.json", "pictures.npz")):
-            raise StoreMissing(folder, "not evaluated yet", f"Run dvc repro, or snnseg evaluate {name}")
+            rows.append(dict.fromkeys(COLUMNS, NOT_RUN) | dict(zip(("benchmark", "experiment"), name.split("/"), strict=True)))
+            continue
         metrics, about = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("metrics.json", "about.json"))
         counted = folder / "energy.json"
         rows.append(row(metrics, about, json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else None))
         palette = about["palette"]
+        if sum(r["benchmark"] == metrics["benchmark"] and r["miou"] != NOT_RUN for r in rows) > NETS:
+            continue
         with np.load(folder / "pictures.npz", allow_pickle=False) as shown:
             # other time steps of events end with other frames: these have their own input and truth
             title = next((t for t, truth in truths.items() if t.split(",")[0] == metrics["benchmark"] and np.array_equal(truth, shown["truth"])),
@@ -103,5 +105,6 @@ def write(results: Path, report: Path, names: list[str]) -> list[dict[str, Any]]
                 "input": list(shown["image"][:SHOWN]), "truth": [pictures.coloured(t, palette) for t in shown["truth"][:SHOWN]]})
             columns[metrics["experiment"]] = [pictures.coloured(p, palette) for p in shown["prediction"][:SHOWN]]
     seal.write_file(report / "results.csv", csv_text(rows, COLUMNS))
-    seal.write_file(report / "pictures.png", pictures.png(pictures.stacked({name: pictures.sheet(columns) for name, columns in sheets.items()})))
+    if sheets:
+        seal.write_file(report / "pictures.png", pictures.png(pictures.stacked({name: pictures.sheet(columns) for name, columns in sheets.items()})))
     return rows
