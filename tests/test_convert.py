@@ -100,7 +100,7 @@ def test_a_set_that_is_too_small_says_how_many_are_needed(trained):
 def test_only_twins_are_converted(tiny, trained, monkeypatch, capsys):
     spiking = trained("spiking_fcn")
     for numbers in (spiking, tiny("spiking_deeplab")):
-        with pytest.raises(ConfigError, match="spiking net already.* ann_deeplab or ann_fcn. Take one of them, for example mnist_cifar/ann_deeplab"):
+        with pytest.raises(ConfigError, match="spiking net already.* ann_deeplab or ann_fcn. Take one of them, mnist_cifar/ann_fcn for example"):
             conversion.write(numbers)
     with pytest.raises(ConfigError, match="spiking net already"):       # named with --model
         conversion.measure(spiking.model_folder, tiny("ann_fcn"))

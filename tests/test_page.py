@@ -99,7 +99,7 @@ def test_what_was_not_run_is_said(project):
 
 
 def test_without_any_result_the_page_says_which_stage_makes_which_part(project):
-    page, rows = written(project, config.names(project / "params.yaml"))
+    page, rows = written(project, config.reproduced(project / "params.yaml"))
     assert len(rows) == 12 and {row["miou"] for row in rows} == {"not run"}
     assert {"evaluate", "robustness", "energy", "timesteps", "convert", "activations", "train"} <= set(re.findall("<code>dvc repro ?(\\w*)</code>", page))
     assert "12 of 12 experiments were not run yet" in page and not (project / "data" / "report" / "pictures.png").exists()

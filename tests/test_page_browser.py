@@ -30,7 +30,7 @@ def report(tmp_path_factory):
     """A page with everything on it, made up, one class named to do harm."""
     project = tmp_path_factory.mktemp("project")
     shutil.copy(ROOT / "params.yaml", project)
-    names = config.names(project / "params.yaml")
+    names = config.reproduced(project / "params.yaml")
     for name in names:
         made_results.make(project, name, WICKED if name.startswith("voc") else None, "energy robustness curve steps")
     made_results.sweep(project)

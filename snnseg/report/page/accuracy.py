@@ -19,7 +19,8 @@ SCORES = {"experiment": Column("Net"), "benchmark": Column("Benchmark"), "datase
           "proxy_mj": Column("Energy, proxy", "mJ", True), "exact_mj": Column("Energy, exact", "mJ", True),
           "memory_mj": Column("Energy, with memory", "mJ", True)}
 NUMBERS = {"experiment": Column("Net"), "benchmark": Column("Benchmark"), "source": Column("Source"), "model": Column("Model"), "coding": Column("Coding"),
-           "leak": Column("Leak", "", True), "threshold": Column("Threshold", "", True), "reset": Column("Reset"), "norm": Column("Norm"),
+           "neuron": Column("Neuron"), "leak": Column("Leak", "", True), "threshold": Column("Threshold", "", True), "reset": Column("Reset"),
+           "norm": Column("Norm"),
            "width": Column("Width", "of the paper's", True), "epochs": Column("Epochs", "", True), "seed": Column("Seed", "", True),
            "train_samples": Column("Training", "items", True), "test_samples": Column("Test", "items", True), "seconds": Column("Training", "s", True),
            "device": Column("Device"), "commit": Column("Commit")}
