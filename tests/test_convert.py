@@ -138,11 +138,10 @@ def test_the_report_says_what_was_not_run(trained):
     def rows():
         overview.write(*place)
         with open(numbers.report / "conversion.csv", newline="") as f:
-            return list(csv.DictReader(f)), (numbers.report / "conversion.png").read_bytes()
+            return list(csv.DictReader(f))
 
-    (row,), empty = rows()
+    row, = rows()
     assert {*row.values()} == {"mnist_cifar", "ann_fcn", "not run"} and row["miou"] == "not run"
     told = conversion.write(numbers).summary
-    found, drawn = rows()
+    found = rows()
     assert [float(r["miou"]) for r in found] == pytest.approx([p["miou"] for p in told["curve"]], abs=1e-3)
-    assert drawn.startswith(b"\x89PNG") and len(drawn) > len(empty)

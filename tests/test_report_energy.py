@@ -6,7 +6,7 @@ import pytest
 
 from snnseg import tracking
 from snnseg.errors import StoreMissing
-from snnseg.report import energy, result, spikes_figure, table
+from snnseg.report import energy, result, side_by_side, table
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_the_table_has_it_or_says_not_run(counted):
     told = energy.write(numbers).summary
     row, = table.write(*place)
     assert float(row["exact_mj"]) == pytest.approx(told["energy_mj"]["exact"], abs=1e-5) and 0 < float(row["spike_rate"]) < 1
-    layers = spikes_figure.rows(place[0], place[2])
-    assert len(layers) == 8 and sum(r["rate"] * r["neurons"] for r in layers) == pytest.approx(told["spikes"]["a_picture"], rel=1e-3)
+    layers = side_by_side.spikes(place[0], place[2])
+    assert len(layers) == 8 and sum(float(r["rate"]) * r["neurons"] for r in layers) == pytest.approx(told["spikes"]["a_picture"], rel=1e-3)
 
 
 def test_the_counts_do_not_depend_on_batches(counted):

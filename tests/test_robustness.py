@@ -85,22 +85,19 @@ def test_mlflow_gets_the_curves(noisy):
 
 
 def test_the_report_has_the_curves_of_what_was_run(noisy):
-    """A figure without any is made all the same; a net that was not measured has no line, not one of zeros."""
+    """A net that was not measured has no row, not one of zeros."""
     numbers = noisy("ann_fcn")
     place = numbers.result_folder.parent.parent, numbers.report, ["mnist_cifar/ann_fcn"]
     result.write(numbers)
     overview.write(*place)
     with open(numbers.report / "robustness.csv", newline="") as f:
         assert list(csv.DictReader(f)) == []
-    empty = (numbers.report / "robustness.png").read_bytes()
     told = robustness.write(numbers).summary
     overview.write(*place)
     with open(numbers.report / "robustness.csv", newline="") as f:
         found = list(csv.DictReader(f))
     assert len(found) == sum(map(len, told["noise"].values())) == 3 + 2 + 2
     assert float(next(r for r in found if r["level"] == "90.0")["drop"]) == pytest.approx(told["noise"]["gaussian"][2]["drop"], abs=1e-3)
-    drawn = (numbers.report / "robustness.png").read_bytes()
-    assert drawn.startswith(b"\x89PNG") and len(drawn) > len(empty)
 
 
 def test_a_net_that_is_not_there_is_named(tiny):

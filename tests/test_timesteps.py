@@ -155,14 +155,14 @@ def test_the_report_says_what_was_not_run(trained):
     def rows():
         overview.write(*place)
         with open(numbers.report / "timesteps.csv", newline="") as f:
-            return list(csv.DictReader(f)), (numbers.report / "timesteps.png").read_bytes()
+            return list(csv.DictReader(f))
 
-    (row,), empty = rows()
+    row, = rows()
     assert (row["benchmark"], row["experiment"]) == ("mnist_cifar", "spiking_deeplab") and {*row.values()} == {"mnist_cifar", "spiking_deeplab", "not run"}
     told = timesteps.write(numbers).summary
-    found, drawn = rows()
+    found = rows()
     assert [float(r["miou"]) for r in found if r["curve"] == "anytime"] == pytest.approx([p["miou"] for p in told["anytime"]], abs=1e-3)
-    assert len(found) == 2 + (1 + 3) + 1 and drawn.startswith(b"\x89PNG") and len(drawn) > len(empty)
+    assert len(found) == 2 + (1 + 3) + 1
 
 
 def test_an_ann_has_no_time_steps(tiny, trained, monkeypatch, capsys):

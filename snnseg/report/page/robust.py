@@ -8,7 +8,9 @@ from snnseg.report.page.blocks import Drawing, Missing, Prose, Section
 from snnseg.report.page.glance import titled
 from snnseg.report.page.nets import Net
 from snnseg.report.page.plot import Panel, Plot, Point, Series
-from snnseg.report.robustness_figure import LEVELS
+
+LEVELS = {"gaussian": "sigma, of 255", "salt_pepper": "share of pixels", "blur": "sigma, pixels", "dropped": "share of events lost",
+          "added": "events added, share", "jittered": "sigma, cells", "fgsm": "eps, of 255", "pgd": "eps, of 255"}
 
 
 def section(nets: Sequence[Net]) -> Section:
