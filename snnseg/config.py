@@ -12,6 +12,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,10 @@ def read_text(path: Path) -> str:
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """A YAML file of plain values, and the line of each dotted key. Raises ConfigError."""
-    text = read_text(path)
+    return _yaml(path, read_text(path))
+
+
+def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         plain = _parse(text, str(path))
         if not isinstance(plain, dict):
@@ -258,8 +262,12 @@ def _repro(numbers: dict[str, Any], source: Path, places: dict[str, str], known:
 
 def read(params: Path | str = PARAMS) -> File:
     """All of a params file. Every benchmark and experiment is checked, alone and together. Raises ConfigError."""
-    source = Path(params)
-    numbers, lines = read_yaml(source)
+    return _read(Path(params), read_text(Path(params)))
+
+
+@lru_cache(maxsize=4)       # who loads all experiments of a file, one by one, has it read once; nobody alters what it holds
+def _read(source: Path, text: str) -> File:
+    numbers, lines = _yaml(source, text)
     places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
     benchmarks, experiments = (_groups(numbers, kind, source, places) for kind in ("benchmarks", "experiments"))
     file = File(source, numbers, benchmarks, experiments, _repro(numbers, source, places, {"benchmarks": benchmarks, "experiments": experiments}))

@@ -16,7 +16,7 @@ TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8",
         "conversion.calibration=6", "conversion.timesteps=[1,4,16]", "time_steps.inference=[1,3]"]
 RAY = {"test_ray_train", "test_cluster_ray", "test_tune", "test_prepare"}
-LONGEST = {"test_fused_triton", "test_ways", "test_pipeline", "test_benchmarks", "test_golden", *RAY}
+LONGEST = ["test_ray_train", "test_fused_triton", "test_pipeline", "test_ways", "test_resume", "test_ranks", "test_tune_verdict", "test_benchmarks", "test_cli"]
 
 
 def pytest_addoption(parser):
@@ -25,7 +25,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no process ends with one of them."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)     # xdist's; its own groups by mark have no effect from pytest 9.2 on

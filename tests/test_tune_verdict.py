@@ -236,14 +236,14 @@ SPELLINGS = {
 def test_apply_best_changes_the_experiment_and_not_a_byte_else(name, project):
     path = project / "params.yaml"
     path.write_bytes(SPELLINGS[name](path.read_text(encoding="utf-8")).encode())
-    before, others = path.read_bytes(), [config.load(path, n).about for n in config.names(path) if not n.endswith("/spiking_deeplab")]
+    before, others = path.read_bytes(), [config.load(path, n).about for n in config.reproduced(path) if not n.endswith("/spiking_deeplab")]
     changes = verdict.apply(path, numbers(params=path), Trial(3, dict(BEST)))
     assert changes.keys() == BEST.keys() and changes["neuron.leak"][1] == 0.9371
     for benchmark in config.read(path).benchmarks:
         found = config.load(path, f"{benchmark}/spiking_deeplab")
         assert (found.neuron.leak, found.encode.timesteps, found.optim.lr, found.optim.clip_norm) == (0.9371, 6, 1e-05, 1.0)
         assert (found.model.norm, found.train.flip, found.model.name) == ("tdbn", True, "spiking_deeplab")
-    assert [config.load(path, n).about for n in config.names(path) if not n.endswith("/spiking_deeplab")] == others
+    assert [config.load(path, n).about for n in config.reproduced(path) if not n.endswith("/spiking_deeplab")] == others
     after = path.read_bytes()
     assert after.count(b"#") == before.count(b"#") and after.count(b"\r\n") - before.count(b"\r\n") in ((0, 4) if name == "CRLF" else (0,))
     start = before.index(b"experiments:\n" if name != "CRLF" else b"experiments:\r\n")
