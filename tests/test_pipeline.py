@@ -73,10 +73,8 @@ def clone(tmp_path_factory) -> Path:
         change = config.parse_set(text)
         for section, values in change.items():
             params[section] = config.merge(params[section], values)
-    params["data"]["ddd17"]["sample"] = {"train": 12, "test": 8}
-    params["repro"] = {"benchmarks": ["mnist_cifar", "ddd17"], "experiments": ["spiking_deeplab", "ann_fcn"], "convert": ["ann_fcn"],
+    params["repro"] = {"benchmarks": ["mnist_cifar"], "experiments": ["spiking_deeplab", "ann_fcn"], "convert": ["ann_fcn"],
                        "timesteps": ["spiking_deeplab"], "activations": ["spiking_deeplab"]}
-    params["benchmarks"]["ddd17"]["train"]["epochs"] = 2
     with open(root / "params.yaml", "w") as f:
         yaml.dump(params, f)
     for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "tiny"]):
@@ -100,12 +98,9 @@ def test_repro_end_to_end(clone):
 
     with open(clone / "data" / "report" / "results.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    assert [(r["benchmark"], r["experiment"]) for r in rows] == [(b, e) for b in ("mnist_cifar", "ddd17") for e in ("spiking_deeplab", "ann_fcn")]
+    assert [(r["benchmark"], r["experiment"]) for r in rows] == [("mnist_cifar", e) for e in ("spiking_deeplab", "ann_fcn")]
     assert list(rows[0]) == COLUMNS and all(0 <= float(r["miou"]) <= 100 for r in rows)
-    for r in rows[2:]:      # two frames a window: one less an interval than there are frames
-        assert (r["dataset"], r["protocol"], r["coding"], r["timesteps"]) == ("ddd17", "recordings@32", "events", "2")
-        assert r["train_samples"] == "8" and r["test_samples"] == "6"
-    for r in rows[:2]:
+    for r in rows:
         assert 40 < float(r["background_miou"]) < 50
         assert (r["dataset"], r["protocol"], r["source"]) == ("mnist_cifar", "binary@32", "sample")
         assert r["train_samples"] == "48" and r["test_samples"] == "16"
@@ -120,13 +115,12 @@ def test_repro_end_to_end(clone):
     for file, curve, points in (("conversion", "ann_fcn", 3), ("timesteps", "spiking_deeplab", 2 + (1 + 3) + 1)):     # after each step; read at 1, at 3 by each rule; trained
         with open(clone / "data" / "report" / f"{file}.csv", newline="") as f:
             found = list(csv.DictReader(f))
-        assert [(r["benchmark"], r["experiment"]) for r in found] == [(b, curve) for b in ("mnist_cifar", "ddd17") for _ in range(points)]
+        assert [(r["benchmark"], r["experiment"]) for r in found] == [("mnist_cifar", curve)] * points
         assert all(0 < float(r["miou"]) <= 100 for r in found)
 
     client = mlflow.MlflowClient(tracking.store_uri(clone))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
-    assert len(runs) == 4
-    assert sorted(r.data.tags["experiment"] for r in runs if r.data.tags["benchmark"] == "ddd17") == ["ann_fcn", "spiking_deeplab"]
+    assert sorted(r.data.tags["experiment"] for r in runs) == ["ann_fcn", "spiking_deeplab"]
     for r in runs:
         assert r.info.status == "FINISHED" and len(r.info.run_name) <= 40 and r.data.params["neuron.leak"] == "0.99"
         assert r.data.metrics["test/miou"] == pytest.approx(float(next(x["miou"] for x in rows if all(x[k] == r.data.tags[k] for k in ("benchmark", "experiment")))), abs=0.01)
@@ -141,7 +135,7 @@ def test_repro_end_to_end(clone):
     loop = clone / "snnseg" / "training" / "loop.py"
     loop.write_text(loop.read_text() + "\n# changed\n")
     stale = dvc(clone, "status")
-    assert "train@mnist_cifar-spiking_deeplab" in stale and "train@ddd17-ann_fcn" in stale and "prepare" not in stale
+    assert "train@mnist_cifar-spiking_deeplab" in stale and "train@mnist_cifar-ann_fcn" in stale and "prepare" not in stale
     assert not (clone / "mlruns").exists()
     strange = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, text=True).stdout.split("\n")
     assert {line[3:] for line in strange if line} <= {"dvc.lock", "snnseg/cli/nets.py", "snnseg/training/loop.py"}
