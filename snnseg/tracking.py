@@ -60,8 +60,7 @@ def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
     client, experiment = _client(config.root, config.track.experiment)
     if found := client.search_runs([experiment], f"tags.`{UID_TAG}` = '{about['uid']}'"):
         return client, found[0].info.run_id
-    rest = f"·{config.protocol}·T{config.timesteps}·{about['fingerprint'][:4]}"
-    name = config.name[: 40 - len(rest)] + rest
+    name = run_name(config, about["fingerprint"])
     tags = {UID_TAG: about["uid"], "commit": about["commit"], "store": about["store"], "protocol": config.protocol,
             "benchmark": config.benchmark, "source": config.data.source, "experiment": config.experiment, "fingerprint": about["fingerprint"]}
     run = client.create_run(experiment, tags=tags, run_name=name).info.run_id
@@ -69,6 +68,13 @@ def find_or_create(config: Config, about: dict[str, Any]) -> tuple[Any, str]:
     client.log_batch(run, tags=[RunTag("device", about["device"])])
     client.log_dict(run, about["config"], "config.json")
     return client, run
+
+
+def run_name(config: Config, fingerprint: str) -> str:
+    """Benchmark, net, coding where there is room, time steps and the beginning of the fingerprint, in 40 characters: `voc/spiking_fcn·direct·T4·d80a`."""
+    rest = f"·T{config.timesteps}·{fingerprint[:4]}"
+    coding = f"·{config.encode.coding}" if config.spiking and not config.data.events else ""
+    return f"{config.name}{coding}{rest}" if len(config.name + coding + rest) <= 40 else config.name[: 40 - len(rest)] + rest
 
 
 def _params(client: Any, run: str, numbers: dict[str, Any]) -> None:
@@ -323,8 +329,8 @@ def log_report(config: Config) -> None:
         _warn(config.root, e, str(config.report), "Send it with snnseg report.")
 
 
-def compare(config: Config, names: list[str]) -> dict[str, str]:
-    """By benchmark, the address below MLflow's UI that puts the runs behind data/result side by side, those of its experiments that are there."""
+def addresses(config: Config, names: list[str]) -> dict[str, str]:
+    """Places below MLflow's UI by name: the list of runs, and for each benchmark those behind data/result side by side."""
     client, experiment = _client(config.root, config.track.experiment)
     found: dict[str, list[str]] = {}
     for name in names:
@@ -332,8 +338,9 @@ def compare(config: Config, names: list[str]) -> dict[str, str]:
             uid = json.loads(about.read_text(encoding="utf-8"))["uid"]
             runs = client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'")
             found.setdefault(name.split("/")[0], []).extend(run.info.run_id for run in runs)
-    return {benchmark: f"#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
-            for benchmark, runs in found.items() if len(runs) > 1}
+    side_by_side = {f"compare {benchmark}": f"#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+                    for benchmark, runs in found.items() if len(runs) > 1}
+    return {"runs": f"#/experiments/{experiment}/runs", **side_by_side}
 
 
 def replay(configs: list[Config]) -> list[str]:

@@ -104,15 +104,15 @@ def test_tracking_can_be_off(run):
 def test_the_runs_behind_the_results_are_put_side_by_side(tiny):
     """Those alone, by their uid: neither an older run of an experiment nor one without a result."""
     names = ["mnist_cifar/spiking_fcn", "mnist_cifar/ann_fcn", "mnist_cifar/ann_deeplab"]
-    assert tracking.compare(tiny("spiking_fcn", "track.mlflow=true"), names) == {}
+    assert tracking.addresses(tiny("spiking_fcn", "track.mlflow=true"), names).keys() == {"runs"}
     ids = {}
     for name, uid in [(names[0], "older"), *((name, name[-3:] + name[:2] + str(len(name))) for name in names[:2])]:
         numbers = tiny(name.split("/")[1], "track.mlflow=true")
         _, ids[name] = tracking.find_or_create(numbers, {**ABOUT, **numbers.about, "uid": uid})
         numbers.result_folder.mkdir(parents=True, exist_ok=True)
         (numbers.result_folder / "about.json").write_text(json.dumps({"uid": uid}))
-    (benchmark, path), = tracking.compare(numbers, names).items()
-    assert benchmark == "mnist_cifar" and json.loads(unquote(path.split("runs=")[1].split("&")[0])) == [ids[name] for name in names[:2]]
+    _, (benchmark, path) = tracking.addresses(numbers, names).items()
+    assert benchmark == "compare mnist_cifar" and json.loads(unquote(path.split("runs=")[1].split("&")[0])) == [ids[name] for name in names[:2]]
 
 
 def test_what_the_machine_does_is_an_option(tiny, monkeypatch):
@@ -128,3 +128,10 @@ def test_what_the_machine_does_is_an_option(tiny, monkeypatch):
         tracker.end("finished")
         found[asked] = tracker.client.get_run(tracker.id).data.metrics
     assert "system/cpu_utilization_percentage" in found[True] and not found[False]
+
+
+def test_a_run_is_named_for_people(tiny):
+    """The net is whole in it, whatever has to go."""
+    told = [tracking.run_name(tiny(*how), "d80a77") for how in (("spiking_fcn",), ("spiking_deeplab",), ("spiking_fcn", "encode.coding=signed_poisson"), ("ann_deeplab",))]
+    assert told == ["mnist_cifar/spiking_fcn·direct·T2·d80a", "mnist_cifar/spiking_deeplab·T2·d80a", "mnist_cifar/spiking_fcn·T2·d80a", "mnist_cifar/ann_deeplab·T1·d80a"]
+    assert all(len(name) <= 40 for name in told)

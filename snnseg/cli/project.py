@@ -149,8 +149,8 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
     free = _free_from(port)
     taken = f"port {port} is taken, so: " if free != port else ""
     print(f"{taken}http://127.0.0.1:{free}  (Ctrl-C ends it)", file=sys.stderr)
-    for benchmark, path in tracking.compare(numbers, configs.names(params)).items():
-        print(f"compare {benchmark}: http://127.0.0.1:{free}/{path}", file=sys.stderr)
+    for name, path in tracking.addresses(numbers, configs.names(params)).items():
+        print(f"{name}: http://127.0.0.1:{free}/{path}", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.store_uri(numbers.root),
                "--host", "127.0.0.1", "--port", str(free), "--workers", "1"]
     raise SystemExit(subprocess.call(command, env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
