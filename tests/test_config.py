@@ -236,11 +236,11 @@ def test_what_does_not_fit_is_refused_with_place_and_remedy(name, tmp_path, monk
     content, words = REFUSED[name]
     path = tmp_path / "params.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-    start = time.perf_counter()
+    start = time.process_time()        # whoever else uses the machine
     with pytest.raises(ConfigError) as caught:
         config.load(path)
     message = str(caught.value)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 1
     assert message.startswith(str(path)) and message.isprintable() and len(message) < len(str(path)) + 420
     assert all(word in message for word in words), message
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"], "something was written"
