@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +64,14 @@ def _measured(report: ModuleType, numbers: Config, model: Path | None, set: list
     return report.write(numbers, *more), True
 
 
+def _summed_up(report: ModuleType, log: Callable[..., None], numbers: Config, model: Path | None, set: list[str] | None) -> None:
+    """Measure, tell MLflow of what was written, and show it in lines."""
+    found, written = _measured(report, numbers, model, set)
+    if written:
+        log(numbers, found.summary, found.about)
+    print(report.lines(found.summary))
+
+
 @app.command()
 def evaluate(experiment: Experiment, model: Annotated[Path | None, typer.Option("--model", help="A trained net elsewhere: data/run/NAME/model.")] = None,
              set: Set = None, params: Params = PARAMS) -> None:
@@ -105,10 +114,7 @@ def energy(experiment: Experiment, model: Annotated[Path | None, typer.Option("-
     from snnseg import tracking
     from snnseg.report import energy as counting
 
-    found, written = _measured(counting, numbers, model, set)
-    if written:
-        tracking.log_energy(numbers, found.summary, found.about)
-    print(counting.lines(found.summary))
+    _summed_up(counting, tracking.log_energy, numbers, model, set)
 
 
 @app.command()
@@ -157,10 +163,7 @@ def robustness(experiment: Experiment, model: Annotated[Path | None, typer.Optio
     from snnseg import tracking
     from snnseg.report import robustness as curves
 
-    found, written = _measured(curves, numbers, model, set)
-    if written:
-        tracking.log_robustness(numbers, found.summary, found.about)
-    print(curves.lines(found.summary))
+    _summed_up(curves, tracking.log_robustness, numbers, model, set)
 
 
 @app.command()
@@ -181,10 +184,7 @@ def convert(experiment: Experiment, model: Annotated[Path | None, typer.Option("
     from snnseg import tracking
     from snnseg.report import conversion
 
-    found, written = _measured(conversion, numbers, model, set)
-    if written:
-        tracking.log_conversion(numbers, found.summary, found.about)
-    print(conversion.lines(found.summary))
+    _summed_up(conversion, tracking.log_conversion, numbers, model, set)
 
 
 @app.command()
