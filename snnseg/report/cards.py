@@ -57,7 +57,7 @@ def recipe(config: dict[str, Any]) -> str:
     spiking = model["name"].startswith("spiking")
     steps = [f"T {encode['timesteps']}"] * (spiking or events) + [f"{encode['coding']} coding"] * (spiking and not events)
     neuron = [kind(config["neuron"]), model["norm"]] if spiking else []
-    return ", ".join([*steps, *neuron, f"width {model['width']:g}", f"{train['epochs']} epochs, batch {train['batch']}",
+    return ", ".join([*steps, *neuron, f"width {model['width']:g}", f"{train['epochs']} epoch{'s' * (train['epochs'] > 1)}, batch {train['batch']}",
                       f"Adam {optim['lr']:g} {optim['schedule']}", train["precision"], f"seed {train['seed']}"])
 
 
