@@ -172,10 +172,10 @@ def tensor_with(**changes: object):
     return header_with(lambda header: header["block1.0.conv.weight"].update(changes))
 
 
-def nested(depth: int) -> list:
-    made: list = []
+def nested(depth: int, key: str = "") -> list | dict:
+    made: list | dict = []
     for _ in range(depth):
-        made = [made]
+        made = {key: made} if key else [made]
     return made
 
 
@@ -234,8 +234,8 @@ BAD = {
     "a path as benchmark": told_with("about", "benchmark", "../../etc"), "an escape code as experiment": told_with("about", "experiment", "\x1b[2J"), "a path as store": told_with("about", "store_name", "../x"),
     "no seal": told_with("about", "store", "x"), "a class too many": told_with("about", "classes", ["a", "b", "c"]), "no classes": told_with("about", "classes", []), "a colour that is none": told_with("about", "palette", ["#000000", "url(x)"]),
     "an escape code as class": told_with("about", "classes", ["background", "\x1b[31m"]), "both lists too long": lambda data: told_with("about", "palette", ["#000000"] * 3)(told_with("about", "classes", ["a", "b", "c"])(data)),
-    "seconds that are no number": told_with("about", "seconds", float("nan")), "nested deeply": told_with("about", "config", "neuron", "leak", nested(600)), "no config": without("config", "about"), "no neuron": without("neuron", "about", "config"),
-    "no leak": without("leak", "about", "config", "neuron"), "a leak that is a text": told_with("about", "config", "neuron", "leak", "0.9"), "an unknown number": told_with("about", "config", "neuron", "code", 1),
+    "seconds that are no number": told_with("about", "seconds", float("nan")), "nested deeply": told_with("about", "config", "neuron", "leak", nested(600)), "dicts in dicts": told_with("about", "config", "neuron", "leak", nested(600, "a")), "no config": without("config", "about"), "no neuron": without("neuron", "about", "config"),
+    "no leaks": told_with("about", "config", "neuron", []), "a leak that is a text": told_with("about", "config", "neuron", "leak", "0.9"), "an unknown number": told_with("about", "config", "neuron", "code", 1),
     "an unknown section": told_with("about", "config", "more", {}), "a wider net": told_with("about", "config", "model", "width", 4.0), "another net": told_with("about", "config", "model", "name", "spiking_fcn"), "more steps": told_with("about", "config", "encode", "timesteps", 1000),
     "other classes": told_with("about", "config", "data", "mnist_cifar", "classes", "digits"),
     "a tensor less": header_with(lambda header: header.pop("block1.0.conv.weight")), "a tensor more": header_with(lambda header: header.update(more={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})),
@@ -287,7 +287,7 @@ def test_a_flipped_byte_is_refused_or_a_weight(good, tmp_path):
         changed[rng.integers(header if k % 4 else len(data))] = rng.integers(256)
         (tmp_path / "x.safetensors").write_bytes(changed)
         try:
-            model, its_config, _ = published.load(tmp_path / "x.safetensors", numbers.root, numbers.around)
+            model, its_config, _ = published.load(tmp_path / "x.safetensors", numbers)
             outcomes.append(its_config.classes == 2 and not model.training)
         except DataError as e:
             outcomes.append("\n" not in str(e))
@@ -309,11 +309,22 @@ def test_a_net_that_tells_too_little_is_not_published(trained, tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_a_file_from_before_a_number_takes_its_experiment_s(good, tmp_path, capsys):
+    numbers, file = good
+    (tmp_path / "x.safetensors").write_bytes(without("leak", "about", "config", "neuron")(file.read_bytes()))
+    _, its_config, about = published.load(tmp_path / "x.safetensors", numbers)
+    assert its_config.neuron.leak == about["config"]["neuron"]["leak"] == numbers.neuron.leak
+    assert capsys.readouterr().err == "x.safetensors: from before there was neuron.leak, which is taken as in mnist_cifar/spiking_deeplab\n"
+    other = config.load(numbers.root / "params.yaml", "spiking_fcn", TINY)
+    with pytest.raises(DataError, match="whose numbers differ at neuron.leak. Name its own experiment, spiking_deeplab"):
+        published.load(tmp_path / "x.safetensors", other)
+
+
 def test_bytes_of_another_writer_are_read(good, tmp_path):
     """safetensors writes the same file again; the order of its tensors is its own."""
     numbers, file = good
     with safe_open(file, "pt") as opened:
         again = save(load_file(file), opened.metadata())
     (tmp_path / "x.safetensors").write_bytes(again)
-    one, other = (published.load(p, numbers.root, numbers.around)[0].state_dict() for p in (file, tmp_path / "x.safetensors"))
+    one, other = (published.load(p, numbers)[0].state_dict() for p in (file, tmp_path / "x.safetensors"))
     assert all(torch.equal(one[k], other[k]) for k in one)

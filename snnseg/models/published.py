@@ -10,6 +10,7 @@ tensors, so no room is made for what a header merely claims.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from snnseg import seal
+from snnseg.config import merge
 from snnseg.errors import DataError, DataMissing, UsageError
 from snnseg.models import zoo
-from snnseg.section import Count, CountOrZero, Number, Section
+from snnseg.section import Count, CountOrZero, Number, Section, flat
 from snnseg.sections import SHAPING, Config
 
 SUFFIX = ".safetensors"
@@ -43,6 +45,15 @@ def _printable(text: str) -> str:
     return text
 
 
+def _shallow(value: Any, levels: int = 5) -> Any:
+    if isinstance(value, dict | list):
+        if not levels:
+            raise ValueError("is nested too deeply")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _shallow(inner, levels - 1)
+    return value
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$")]      # becomes a part of a path
 Text = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
@@ -59,7 +70,7 @@ class About(BaseModel):
     benchmark: Name
     experiment: Name
     store_name: Name
-    config: dict[str, dict[str, Any]]
+    config: Annotated[dict[str, dict[str, Any]], AfterValidator(_shallow)]
     store: Sha256                               # seal of the store that it was trained with
     protocol: Text
     classes: Annotated[list[Text], Field(min_length=1, max_length=255)]
@@ -99,12 +110,14 @@ class Spent(Section):
 
 
 class Excerpt(Section):
-    """mIoU in per cent on a small file of real test pictures (data.excerpt)."""
+    """mIoU in per cent on a small file of real test pictures (data.excerpt), and on a few of them, for who has little time."""
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}\.npz$")]
     sha256: Sha256
     pictures: Count
     miou: Percent
+    few: Count
+    few_miou: Percent
 
 
 class Scores(Section):
@@ -146,18 +159,22 @@ def read(path: Path) -> Told:
     return _header(path, _bytes(path))[0]
 
 
-def load(path: Path, root: Path, around: dict[str, Any]) -> tuple[nn.Module, Config, dict[str, Any]]:
+def load(path: Path, project: Config) -> tuple[nn.Module, Config, dict[str, Any]]:
     """A published net in evaluation mode, the config it was trained with and what is known of it, as `saved.load` gives them.
 
-    `around` are the sections that shape no weights (`Config.around`). Raises DataMissing, DataError.
+    The sections that shape no weights are `project`'s, and so is a number that is newer than the file, if both are of the same
+    experiment: a line says so. Raises DataMissing, DataError.
     """
     data = _bytes(path)
     told, tensors = _header(path, data)
     about = told.about.model_dump()
+    if about["experiment"] == project.experiment:
+        about["config"] = _completed(path, about["config"], project)
     try:
-        config = Config.of(about, root, around)
+        config = Config.of(about, project.root, project.around)
     except ValidationError as e:
-        raise DataError(path, f"of another version of snnseg, whose numbers differ at {_place(e)}", REMEDY) from e
+        raise DataError(path, f"of another version of snnseg, whose numbers differ at {_place(e)}",
+                        f"Name its own experiment, {about['experiment']}, whose numbers complete it, or take the version of its commit") from e
     if config.classes != len(about["classes"]):
         raise DataError(path, f"names {len(about['classes'])} classes, and its data have {config.classes}", REMEDY)
     with torch.device("meta"):      # shapes alone: nothing is allocated yet
@@ -173,6 +190,15 @@ def load(path: Path, root: Path, around: dict[str, Any]) -> tuple[nn.Module, Con
     model = zoo.build(config.anywhere)
     model.load_state_dict(found)
     return model.eval(), config, about
+
+
+def _completed(path: Path, own: dict[str, Any], project: Config) -> dict[str, Any]:
+    """The file's sections with those keys of `project`'s that they lack: there were none when it was written."""
+    now = project.model_dump(mode="json", include=own.keys() & Config.model_fields.keys())
+    whole = merge(now, own)
+    if newer := sorted(flat(whole).keys() - flat(own).keys()):
+        print(f"{path.name}: from before there was {', '.join(newer)}, which is taken as in {project.name}", file=sys.stderr)
+    return whole
 
 
 def _bytes(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from torch import nn
 
 from snnseg import seal
 from snnseg.data import excerpt
+from snnseg.data.store import Split
 from snnseg.errors import StoreError
 from snnseg.evaluation import evaluate
 from snnseg.models import published, saved
@@ -23,6 +24,8 @@ from snnseg.models.published import Accuracy, Excerpt, Scores, Spent, Weights
 from snnseg.report import energy
 from snnseg.report.opened import opened
 from snnseg.sections import Config
+
+FEW = 50        # pictures of the small file, for nets of many time steps
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,19 @@ def pictures_of(config: Config) -> Path | None:
     return place if config.data.dataset == "mnist_cifar" and config.data.size == excerpt.SIDE and place.is_file() else None
 
 
-def on_excerpt(model: nn.Module, config: Config, device: torch.device, file: Path) -> Excerpt:
-    """Score a net on a small file of test pictures, with its running statistics. Raises DataMissing, DataError, OutOfMemory."""
-    split = excerpt.read(file, config.data.chosen.protocol)
+def miou(model: nn.Module, config: Config, device: torch.device, split: Split) -> float:
+    """In per cent, with the net's running statistics. Raises OutOfMemory."""
     total = evaluate.confusion(model, split, config, device)
     assert total is not None, "nothing asks this evaluation to stop"
-    return Excerpt(file=file.name, sha256=seal.file_sha256(file), pictures=len(split), miou=100 * total.miou())
+    return 100 * total.miou()
+
+
+def on_excerpt(model: nn.Module, config: Config, device: torch.device, file: Path) -> Excerpt:
+    """Score a net on a small file of test pictures. Raises DataMissing, DataError, OutOfMemory."""
+    split = excerpt.read(file, config.data.chosen.protocol)
+    few = split.first(FEW)
+    return Excerpt(file=file.name, sha256=seal.file_sha256(file), pictures=len(split), miou=miou(model, config, device, split),
+                   few=len(few), few_miou=miou(model, config, device, few))
 
 
 def scores(file: Path, config: Config) -> Scores:

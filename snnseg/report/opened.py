@@ -41,7 +41,7 @@ def opened(model: Path, config: Config) -> Opened:
     Raises StoreError and its kin for the net's folder or the store, DataError and DataMissing for the file.
     """
     if model.suffix == published.SUFFIX:
-        net, its_config, about = published.load(model, config.root, config.around)
+        net, its_config, about = published.load(model, config)
         its_config, about = on_data_of(its_config, config, model), about | {"benchmark": config.benchmark}
         digest = store.check(its_config.store, its_config.store_params)
         if digest != about["store"]:
