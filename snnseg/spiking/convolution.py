@@ -25,7 +25,8 @@ def inside(height: int, width: int, kernel: int, dilation: int) -> float:
 
 
 def _kernels(x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int) -> ModuleType | None:
-    if not x_NCHW.is_cuda:
+    """On a GPU, kernels that know the layer; they have no gradient of torch's, and no part in autocast."""
+    if not x_NCHW.is_cuda or x_NCHW.dtype != weight_OIKK.dtype or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
         return None
     try:
         from snnseg.spiking import dilated_triton
