@@ -9,14 +9,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from snnseg.spiking.bits_triton import unpack
+
 CHANNELS = 64       # of a tile, at most
 PLACES = 16         # pixels of a tile
 WARPS = 4
 
 
 @triton.jit
-def pool_kernel(x_ptr, y_ptr, H, W, h, w, C, places, PACKED: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
-    """x [N, H, W, C], or its bits -> y [N, h, w, C], N * h * w `places`; grid (tiles of places, tiles of channels)."""
+def pool_kernel(x_ptr, y_ptr, H, W, h, w, C, places, BP: tl.constexpr, BC: tl.constexpr):
+    """x [N, H, W, C] -> y [N, h, w, C], N * h * w `places`; grid (tiles of places, tiles of channels)."""
     place = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
     here, column, row, n = place < places, place % w, place // w % h, place // (w * h)
@@ -25,12 +27,28 @@ def pool_kernel(x_ptr, y_ptr, H, W, h, w, C, places, PACKED: tl.constexpr, BP: t
         for j in tl.static_range(3):
             y, x = 2 * row + i - 1, 2 * column + j - 1
             inside = (here & (y >= 0) & (y < H) & (x >= 0) & (x < W))[:, None] & (c < C)
-            of = ((n * H + y) * W + x).to(tl.int64)[:, None] * C + c
-            if PACKED:
-                total += ((tl.load(x_ptr + (of >> 3), mask=inside, other=0).to(tl.int32) >> (of & 7).to(tl.int32)) & 1).to(tl.float32)
-            else:
-                total += tl.load(x_ptr + of, mask=inside, other=0.0).to(tl.float32)
+            total += tl.load(x_ptr + ((n * H + y) * W + x).to(tl.int64)[:, None] * C + c, mask=inside, other=0.0).to(tl.float32)
     tl.store(y_ptr + place.to(tl.int64)[:, None] * C + c, tl.div_rn(total, 9.0).to(y_ptr.dtype.element_ty), mask=here[:, None] & (c < C))
+
+
+@triton.jit
+def pool_bits_kernel(x_ptr, y_ptr, H, W, h, w, C, places, BP: tl.constexpr, BC: tl.constexpr):
+    """`pool_kernel` of bits, eight channels of a pixel in a byte and so in an int32 of eight counts of four bits: nine is the most."""
+    place = tl.program_id(0) * BP + tl.arange(0, BP)
+    byte = tl.program_id(1) * (BC // 8) + tl.arange(0, BC // 8)[None, :]
+    here, column, row, n = place < places, place % w, place // w % h, place // (w * h)
+    total = tl.zeros((BP, BC // 8), tl.int32)
+    for i in tl.static_range(3):
+        for j in tl.static_range(3):
+            y, x = 2 * row + i - 1, 2 * column + j - 1
+            inside = (here & (y >= 0) & (y < H) & (x >= 0) & (x < W))[:, None] & (byte < C // 8)
+            apart = tl.load(x_ptr + ((n * H + y) * W + x).to(tl.int64)[:, None] * (C // 8) + byte, mask=inside, other=0).to(tl.int32)
+            apart = (apart | (apart << 12)) & 0x000F000F
+            apart = (apart | (apart << 6)) & 0x03030303
+            total += (apart | (apart << 3)) & 0x11111111
+    k = tl.arange(0, 8)[None, None, :]
+    mean = tl.div_rn(((total[:, :, None] >> (4 * k)) & 15).to(tl.float32), 9.0).to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + place.to(tl.int64)[:, None, None] * C + byte[:, :, None] * 8 + k, mean, mask=here[:, None, None] & (byte < C // 8)[:, :, None])
 
 
 @triton.jit
@@ -48,13 +66,13 @@ def unpool_kernel(g_ptr, out_ptr, H, W, h, w, C, places, BP: tl.constexpr, BC: t
     tl.store(out_ptr + place.to(tl.int64)[:, None] * C + c, tl.div_rn(total, 9.0).to(out_ptr.dtype.element_ty), mask=here[:, None] & (c < C))
 
 
-def _launched(kernel: triton.JITFunction, of: Tensor, out_NCHW: Tensor, large: tuple[int, int], small: tuple[int, int], **options: bool) -> Tensor:
+def _launched(kernel: triton.JITFunction, of: Tensor, out_NCHW: Tensor, large: tuple[int, int], small: tuple[int, int]) -> Tensor:
     channels = out_NCHW.shape[1]
     places = out_NCHW.numel() // channels
     across = min(CHANNELS, triton.next_power_of_2(channels))
     with torch.cuda.device_of(out_NCHW):
         kernel[triton.cdiv(places, PLACES), triton.cdiv(channels, across)](
-            of, out_NCHW, *large, *small, channels, places, BP=PLACES, BC=across, num_warps=WARPS, **options)
+            of, out_NCHW, *large, *small, channels, places, BP=PLACES, BC=across, num_warps=WARPS)
     return out_NCHW
 
 
@@ -69,13 +87,15 @@ def _rows(like: Tensor, N: int, C: int, height: int, width: int, dtype: torch.dt
 def forward(x_NCHW: Tensor) -> Tensor:
     """`pooling.plain` of float32 or bfloat16 that lies in rows."""
     N, C, H, W = x_NCHW.shape
-    return _launched(pool_kernel, x_NCHW, _rows(x_NCHW, N, C, *_halved(H, W), x_NCHW.dtype), (H, W), _halved(H, W), PACKED=False)
+    return _launched(pool_kernel, x_NCHW, _rows(x_NCHW, N, C, *_halved(H, W), x_NCHW.dtype), (H, W), _halved(H, W))
 
 
 def of_bits(bits: Tensor, shape_NCHW: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
-    """`forward` of spikes that were packed (`bits.pack`); they are not unpacked."""
+    """`forward` of spikes that were packed (`bits.pack`), without unpacking them where a pixel's channels fill bytes."""
     N, C, H, W = shape_NCHW
-    return _launched(pool_kernel, bits, _rows(bits, N, C, *_halved(H, W), dtype), (H, W), _halved(H, W), PACKED=True)
+    if C % 8:
+        return forward(unpack(bits, N * C * H * W, dtype).view(N, H, W, C).permute(0, 3, 1, 2))
+    return _launched(pool_bits_kernel, bits, _rows(bits, N, C, *_halved(H, W), dtype), (H, W), _halved(H, W))
 
 
 def backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""Pools and the dilated convolution in Triton against torch's own: on a GPU where there is one, else interpreted in a process of its own."""
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from snnseg.spiking import bits, convolution, pooling
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+HERE = INTERPRETED or torch.cuda.is_available()
+DEVICE = "cpu" if INTERPRETED else "cuda"
+if HERE:
+    from snnseg.spiking import dilated_triton, pooling_triton
+
+here = pytest.mark.skipif(not HERE, reason="neither a GPU nor Triton's interpreter")
+
+
+def test_interpreted():
+    if HERE:
+        pytest.skip("the kernels run in this process")
+    told = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, capture_output=True,
+                          env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    assert told.returncode == 0 and " passed" in told.stdout, told.stdout
+
+
+def spikes(*shape: int) -> torch.Tensor:
+    return (torch.rand(*shape) < 0.4).float().to(DEVICE).contiguous(memory_format=torch.channels_last)
+
+
+@here
+@pytest.mark.parametrize("shape", [(2, 8, 7, 6), (1, 24, 4, 5), (3, 3, 5, 5), (1, 72, 2, 1)])
+def test_pools(shape, monkeypatch):
+    """The bits of N * C pixels are those of their values; counts are exact, and their ninths rounded alike."""
+    monkeypatch.setattr(pooling_triton, "PLACES", 4)
+    x_NCHW = spikes(*shape)
+    wanted = F.avg_pool2d(x_NCHW, 3, 2, 1)
+    assert (pooling_triton.forward(x_NCHW) - wanted).abs().max() < 1e-6
+    packed = bits.pack(x_NCHW[None])
+    assert torch.equal(pooling_triton.of_bits(packed.bits, shape, torch.float32), pooling_triton.forward(x_NCHW))
+    g_NCHW = torch.randn_like(wanted, memory_format=torch.channels_last)
+    assert (pooling_triton.backward(g_NCHW, *shape[-2:]) - pooling.plain_backward(g_NCHW, *shape[-2:])).abs().max() < 1e-6
+
+
+@here
+@pytest.mark.parametrize(("shape", "outs", "dilation"), [((3, 32, 6, 5), 48, 4), ((2, 16, 8, 8), 16, 4), ((5, 64, 7, 7), 32, 5)])
+def test_dilated(shape, outs, dilation, monkeypatch):
+    """Several tiles and stretches, the last ones cut; maps that have nine parts, four, and unlike sides."""
+    for name, value in {"PLACES": 16, "ACROSS": 16, "DEEP": 64, "STRETCH": 32, "SIDE": 16}.items():
+        monkeypatch.setattr(dilated_triton, name, value)
+    for made in (dilated_triton._tiles, dilated_triton._stretches):
+        made.cache_clear()
+    x_NCHW, weight = spikes(*shape), torch.randn(outs, shape[1], 3, 3, device=DEVICE)
+    g_NOHW = torch.randn(shape[0], outs, *shape[2:], device=DEVICE)
+    assert dilated_triton.takes(x_NCHW, weight, dilation)
+    gx, gw = dilated_triton.backward(g_NOHW, x_NCHW, weight, dilation, True)
+    wanted = convolution.backward_inside(g_NOHW.double(), x_NCHW.double(), weight.double(), dilation, True)
+    for mine, exact in zip((dilated_triton.forward(x_NCHW, weight, dilation), gx, gw),
+                           (F.conv2d(x_NCHW.double(), weight.double(), padding=dilation, dilation=dilation), *wanted), strict=True):
+        assert mine.shape == exact.shape
+        assert (mine - exact).abs().max() < (1e-6 if INTERPRETED else 2e-3) * exact.abs().max()      # on a GPU products are TF32
+    assert dilated_triton.backward(g_NOHW, x_NCHW, weight, dilation, False)[0] is None
+
+
+@here
+@pytest.mark.parametrize(("shape", "outs", "dilation"), [((1, 16, 8, 8), 16, 8), ((1, 16, 8, 8), 16, 3), ((1, 12, 8, 8), 16, 5), ((1, 16, 8, 8), 21, 5)])
+def test_not_taken(shape, outs, dilation):
+    assert not dilated_triton.takes(spikes(*shape), torch.zeros(outs, shape[1], 3, 3), dilation)
