@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -262,11 +262,22 @@ def _repro(numbers: dict[str, Any], source: Path, places: dict[str, str], known:
 
 def read(params: Path | str = PARAMS) -> File:
     """All of a params file. Every benchmark and experiment is checked, alone and together. Raises ConfigError."""
-    return _read(Path(params), read_text(Path(params)))
+    path = Path(params)
+    text = read_text(path)
+    return replace(_read(_Text(text, path)), path=path)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text of a params file, and where a fault in it is told to be. The same text is the same file, wherever it lies."""
+
+    text: str
+    source: Path = field(compare=False)
 
 
 @lru_cache(maxsize=4)       # who loads all experiments of a file, one by one, has it read once; nobody alters what it holds
-def _read(source: Path, text: str) -> File:
+def _read(found: _Text) -> File:
+    source, text = found.source, found.text
     numbers, lines = _yaml(source, text)
     places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
     benchmarks, experiments = (_groups(numbers, kind, source, places) for kind in ("benchmarks", "experiments"))

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreter import quicken
 
 from snnseg.spiking import bits, convolution, pooling
 
@@ -15,6 +16,8 @@ if importlib.util.find_spec("triton") is None:
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HERE = INTERPRETED or torch.cuda.is_available()
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    quicken()
 if HERE:
     from snnseg.spiking import dilated_triton, pooling_triton
 

@@ -66,7 +66,11 @@ def clone(tmp_path_factory) -> Path:
     for name in filter(None, names):
         if (ROOT / name).is_file() and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
+            shutil.copy2(ROOT / name, root / name)
+    spiking = Path("snnseg", "spiking", "__pycache__")
+    (root / spiking).mkdir()
+    for loop in (ROOT / spiking).glob("*.nb[ic]"):      # compiled of the same files; what is missing or older is compiled there
+        shutil.copy2(loop, root / spiking)
     yaml = YAML()
     params = yaml.load((root / "params.yaml").read_text())
     for text in TINY:

@@ -1,6 +1,8 @@
 """Training through Ray: the same numbers as in place, workers that are killed, errors that reach the terminal, clusters that are not there."""
+import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 
 from snnseg import config as configs
 from snnseg.data import prepare
@@ -57,23 +59,36 @@ def assert_same(found, expected, within=1e-5):
     assert np.array_equal(found[1], expected[1])
 
 
-def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, ray_cluster):
-    run.train(stored())
-    alone = outcome(stored())
-    assert len(alone[0]) == 12 and "workers" not in alone[2]
-    for workers in (1, 2):
-        config = stored(*THROUGH_RAY, f"train.workers={workers}")
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, ray_cluster):
+    """What comes of 24 steps through Ray, with so many workers; each is trained once."""
+    @functools.cache
+    def of(workers: int) -> tuple[dict[int, dict], np.ndarray, dict]:
+        root = tmp_path_factory.mktemp("undisturbed")
+        shutil.copy(ROOT / "params.yaml", root)
+        config = configs.load(root / "params.yaml", "spiking_deeplab", [*NUMBERS, *THROUGH_RAY, "train.epochs=4", f"train.workers={workers}"])
+        prepare.prepare(config)
         run.train(config)
-        found = outcome(config)
+        return outcome(config)
+
+    return of
+
+
+def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, undisturbed):
+    config = stored("train.epochs=4")
+    run.train(config)
+    alone = outcome(config)
+    assert len(alone[0]) == 24 and "workers" not in alone[2]
+    for workers in (1, 2):
+        found = undisturbed(workers)
         assert_same(found, alone)
         assert found[2]["workers"] == workers and found[2]["fingerprint"] == alone[2]["fingerprint"]
 
 
-def test_a_worker_killed_in_an_epoch(stored, ray_cluster, capsys):
+def test_a_worker_killed_in_an_epoch(stored, undisturbed, capsys):
     """The second of two, once 8 of 24 steps are told: the run ends by itself with the numbers of one that nobody disturbed."""
-    config, killed = stored(*THROUGH_RAY, "train.workers=2", "train.epochs=4", experiment="ann_deeplab"), []
-    run.train(config)
-    expected = outcome(config)
+    config, killed = stored(*THROUGH_RAY, "train.workers=2", "train.epochs=4"), []
+    expected = undisturbed(2)
 
     def kill():
         while not killed:
