@@ -30,12 +30,13 @@ SURFACE = {
     "data fetch": ["name", "--set", "--params"],
     "data check": ["[place]", "--set", "--params"],
     "train": ["experiment", "--dry-run", "--set", "--params"],
-    "evaluate": ["experiment", "--model", "--set", "--params"],
-    "energy": ["experiment", "--model", "--set", "--params"],
-    "activations": ["experiment", "--model", "--set", "--params"],
-    "robustness": ["experiment", "--model", "--set", "--params"],
-    "convert": ["experiment", "--model", "--set", "--params"],
-    "timesteps": ["experiment", "--model", "--set", "--params"],
+    "evaluate": ["experiment", "--model", "--weights", "--set", "--params"],
+    "export": ["experiment", "out", "--model", "--dtype", "--score", "--force", "--set", "--params"],
+    "energy": ["experiment", "--model", "--weights", "--set", "--params"],
+    "activations": ["experiment", "--model", "--weights", "--set", "--params"],
+    "robustness": ["experiment", "--model", "--weights", "--set", "--params"],
+    "convert": ["experiment", "--model", "--weights", "--set", "--params"],
+    "timesteps": ["experiment", "--model", "--weights", "--set", "--params"],
     "submit": ["arguments", "--address", "--no-wait", "--set", "--params"],
     "jobs": ["--address", "--json", "--set", "--params"],
     "jobs logs": ["job", "--follow", "--address", "--set", "--params"],
@@ -44,6 +45,7 @@ SURFACE = {
     "tune": ["[experiment]", "--trials", "--apply", "--set", "--params"],
     "track": ["--set", "--params"],
     "report": ["--set", "--params"],
+    "models": ["--write", "--set", "--params"],
     "ui": ["--port", "--set", "--params"],
 }
 GROUP = typer.main.get_command(main.app).commands
@@ -96,7 +98,8 @@ def test_help_has_examples_that_exist(verb, environment):
         given = {w for w in words if w.startswith("--")}
         assert given <= set(SURFACE[verb])
         sets = [words[k + 1] for k, w in enumerate(words) if w == "--set"]
-        named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in {"--set", "--params", "--port", "--trials", "--apply"}]
+        after = {"--set", "--params", "--port", "--trials", "--apply", "--weights", "--dtype"}
+        named = [w for k, w in enumerate(words) if not w.startswith("--") and words[k - 1] not in after and not w.endswith(".safetensors")]
         assert all(n in (settings if verb == "setting" else files if verb == "data fetch" else experiments) for n in named) or verb.startswith("jobs ")
         config.load(ROOT / "params.yaml", None, sets)
 
@@ -175,7 +178,7 @@ def test_every_verb_refuses_a_wrong_set(verb, environment):
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_a_missing_params_file_is_named(verb, tmp_path, environment):
-    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "energy": ["ann_fcn"], "activations": ["ann_fcn"], "robustness": ["ann_fcn"], "convert": ["ann_fcn"], "timesteps": ["spiking_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
+    needed = {"train": ["ann_fcn"], "evaluate": ["ann_fcn"], "export": ["ann_fcn", "x.safetensors"], "energy": ["ann_fcn"], "activations": ["ann_fcn"], "robustness": ["ann_fcn"], "convert": ["ann_fcn"], "timesteps": ["spiking_fcn"], "data fetch": ["voc"], "submit": ["--", "report"],
               "jobs logs": ["x"], "jobs stop": ["x"]}.get(verb, [])
     one_line(snnseg(*verb.split(), *needed, cwd=tmp_path, env=environment), 3, "params.yaml: not found", "git checkout")
     assert not list(tmp_path.iterdir())

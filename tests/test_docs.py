@@ -10,8 +10,8 @@ from test_cluster_docs import parsed
 
 from snnseg.cli import main, nets, project, stores, sweeps
 
-PAGES = ["README.md", "CONTRIBUTING.md", "data/raw/README.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md") if p.stem != "cluster")]
-STANDS_FOR = {"BENCHMARK/EXPERIMENT": "mnist_cifar/ann_fcn", "BENCHMARK": "voc", "STORE": "mnist_cifar", "NAME": "paper", "JOB": "x", "N": "3", "FOLDER": "x",
+PAGES = ["README.md", "CONTRIBUTING.md", "data/raw/README.md", "models/README.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md") if p.stem != "cluster")]
+STANDS_FOR = {"BENCHMARK/EXPERIMENT": "mnist_cifar/ann_fcn", "BENCHMARK": "voc", "OUT.safetensors": "x.safetensors", "STORE": "mnist_cifar", "NAME": "paper", "JOB": "x", "N": "3", "FOLDER": "x",
               "VERB ...": "report"}
 
 

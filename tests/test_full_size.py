@@ -7,7 +7,7 @@ from conftest import ROOT
 from PIL import Image
 
 from snnseg import config, seal
-from snnseg.data import ddd17, prepare, recordings, store, voc
+from snnseg.data import ddd17, excerpt, prepare, recordings, store, voc
 
 FULL = ["data.source=archives", "data.size=32", "data.mnist_cifar.classes=binary", "data.mnist_cifar.train=48000", "data.mnist_cifar.test=12000"]
 
@@ -30,6 +30,11 @@ def test_sixty_thousand_pictures(project):
     train, test = (store.read(numbers.store, s) for s in ("train", "test"))
     assert (len(train), len(test)) == (48_000, 12_000)
     assert 0.02 < np.mean(train.mask_NHW == 1) < 0.05 and set(np.unique(test.mask_NHW)) == {0, 1}
+    first = excerpt.read(ROOT / "models" / "mnist_cifar.npz", "binary")
+    assert np.array_equal(first.mask_NHW, test.mask_NHW[:len(first)])
+    apart = np.abs(first.input.astype(int) - test.input[:len(first)]).mean()       # CIFAR-10 of the file, or of data/raw, may have passed through JPEG
+    print(f"models/mnist_cifar.npz: pixels {apart:.2f} apart on average")
+    assert apart < 8
 
 
 @pytest.mark.slow

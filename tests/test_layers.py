@@ -173,7 +173,7 @@ def tracked() -> list[Path]:
     """All files that a commit would hold, or, where git is not, all sources."""
     done = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     found = [ROOT / line for line in done.stdout.splitlines()] if done.returncode == 0 else SOURCES
-    return [p for p in found if p.is_file() and p.suffix not in {".png", ".npz"}]
+    return [p for p in found if p.is_file() and p.suffix not in {".png", ".npz", ".safetensors"}]
 
 
 MACHINE = re.compile(r"(?<![\w.$<>}])/(?:work|tmp|root|home|mnt|opt|Users)/\w")

@@ -124,6 +124,30 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
 
 
 @app.command()
+def models(write: Annotated[bool, typer.Option("--write", help="Put them into models/README.md, and the checksums into models/SHA256SUMS.")] = False,
+           set: Set = None, params: Params = PARAMS) -> None:
+    """Show the cards of the published nets in models/.
+
+    A table and, for each net, the commands that train and evaluate it, as Markdown, from what the files say of themselves.
+
+    \b
+    Examples:
+      snnseg models
+      snnseg models --write
+    """
+    from snnseg import config as configs
+
+    numbers = configs.load(params, None, set or [])
+    from snnseg.report import cards
+
+    folder = numbers.root / "models"
+    text = cards.markdown(cards.read(folder), params)
+    if write:
+        cards.write(folder, text)
+    print(text)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=1024, max=65535)] = 5000, set: Set = None, params: Params = PARAMS) -> None:
     """Show the project's runs in MLflow, on this machine only.
 
