@@ -241,10 +241,14 @@ class Sections(Section):
         return self
 
 
-# numbers that came later, as a net that was saved before them was trained
-LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}}
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}}     # numbers that came later, as nets before them were trained
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
+
+
+def since(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Sections of a net that may have been saved before a number of LATER was there."""
+    return {name: LATER.get(name, {}) | section for name, section in sections.items()}
 
 
 def data_folder(root: Path) -> Path:
@@ -263,8 +267,7 @@ class Config(Sections):
     @classmethod
     def of(cls, about: dict[str, Any], root: Path, changes: dict[str, Any] | None = None) -> Config:
         """The config that an about.json tells of, with other sections in the place of some. Raises pydantic's ValidationError."""
-        told = {name: LATER.get(name, {}) | section for name, section in about["config"].items()}
-        sections = Sections.model_validate(told | (changes or {}))
+        sections = Sections.model_validate(since(about["config"]) | (changes or {}))
         return cls(**{k: about[k] for k in ("benchmark", "experiment", "store_name")}, root=root,
                    **{k: getattr(sections, k) for k in Sections.model_fields})
 
