@@ -43,10 +43,12 @@ class Model(Section):
     name: Literal["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"]
     width: Annotated[Number, Field(gt=0, le=4)]  # times the channels of the paper
     norm: Literal["bntt", "tdbn", "bn", "none"]  # of the spiking nets; the twins have plain batch norm
+    pool: Literal["average", "max"]             # behind a max pool a spiking net's layer sees 0 and 1, so it only adds
 
 
 class Loss(Section):
     void: Literal["ignore", "background"]       # pixels marked 255: left out, or trained as background (the authors' way)
+    spike_rate: Annotated[Number, Field(ge=0, le=1e6)]  # times the mean number of spikes a neuron and step, added to a spiking net's loss
 
 
 class Optim(Section):
@@ -239,8 +241,14 @@ class Sections(Section):
         return self
 
 
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}}     # numbers that came later, as nets before them were trained
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
+
+
+def since(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Sections of a net that may have been saved before a number of LATER was there."""
+    return {name: LATER.get(name, {}) | section for name, section in sections.items()}
 
 
 def data_folder(root: Path) -> Path:
@@ -259,7 +267,7 @@ class Config(Sections):
     @classmethod
     def of(cls, about: dict[str, Any], root: Path, changes: dict[str, Any] | None = None) -> Config:
         """The config that an about.json tells of, with other sections in the place of some. Raises pydantic's ValidationError."""
-        sections = Sections.model_validate(about["config"] | (changes or {}))
+        sections = Sections.model_validate(since(about["config"]) | (changes or {}))
         return cls(**{k: about[k] for k in ("benchmark", "experiment", "store_name")}, root=root,
                    **{k: getattr(sections, k) for k in Sections.model_fields})
 
@@ -348,5 +356,9 @@ class Config(Sections):
             del told["neuron"], told["model"]["norm"], told["encode"]["coding"]
             if not self.data.events:
                 del told["encode"]["timesteps"]
+        if told["model"]["pool"] == "average":
+            del told["model"]["pool"]
+        if not told["loss"]["spike_rate"] or not self.spiking:
+            del told["loss"]["spike_rate"]
         told |= {"store": store_digest, "code": code_digest, "name": self.name}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -43,6 +43,15 @@ def pooled(x_CHW: np.ndarray) -> int:
     return count
 
 
+def largest(x_CHW: np.ndarray) -> np.ndarray:
+    """Of the same windows, the largest value on the map."""
+    C, H, W = x_CHW.shape
+    out_CHW = np.empty((C, (H + 1) // 2, (W + 1) // 2), x_CHW.dtype)
+    for c, y, x in product(*map(range, out_CHW.shape)):
+        out_CHW[c, y, x] = max(x_CHW[c, at_y, at_x] for at_y in range(2 * y - 1, 2 * y + 2) for at_x in range(2 * x - 1, 2 * x + 2) if 0 <= at_y < H and 0 <= at_x < W)
+    return out_CHW
+
+
 def interpolation(side: int, to_side: int) -> np.ndarray:
     """torch's own weights of a bilinear resizing of one side, [to_side, side]: what it makes of each input alone."""
     units = torch.eye(side, dtype=torch.float64)[:, None, None]

@@ -20,8 +20,8 @@ NEURONS = {"bntt": Spiking(T, LIF(0.9, 0.6)), "hard": Spiking(T, LIF(1.0, 0.2, s
     T, LIF(0.8, 0.5), "tdbn", learn_leak="channel", learn_threshold="layer")}
 
 
-def net(kind, neurons):
-    model = built(kind, neurons)
+def net(kind, neurons, pool="average"):
+    model = built(kind, neurons, pool=pool)
     for name, tensor in model.state_dict().items():
         if name.endswith("cell.leak"):
             tensor.uniform_(0.5, 2)
@@ -44,14 +44,15 @@ def given(model, name, reads):
         return torch.stack([model.ups[k](x, model.skips[2 - k](feature)) for x, feature in steps]), model.cells[k]()
     unit = model.get_submodule(name)
     x_NCHW = reads[name].expand(T, *reads[name].shape[1:]).flatten(0, 1)
+    x_NCHW = pooling.largest(x_NCHW) if unit.maxed else x_NCHW
     return unit.norm(unit.conv(pooling.plain(x_NCHW) if unit.pooled else x_NCHW).unflatten(0, (T, -1))), unit.cell()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [DeepLab, FCN])
-@pytest.mark.parametrize(("neurons", "coding"), [("bntt", "direct"), ("hard", "poisson"), ("learned", "frames")])
-def test_every_layer_s_potentials_are_the_plain_neuron_s_step_by_step(kind, neurons, coding):
-    model, x = net(kind, NEURONS[neurons]), double(coded(coding))
+@pytest.mark.parametrize(("neurons", "coding", "pool"), [("bntt", "direct", "average"), ("hard", "poisson", "max"), ("learned", "frames", "average")])
+def test_every_layer_s_potentials_are_the_plain_neuron_s_step_by_step(kind, neurons, coding, pool):
+    model, x = net(kind, NEURONS[neurons], pool), double(coded(coding))
     reads, _, _ = walked(model, x)
     fire = [layer for layer in layers(model, SIDE, SIDE) if layer.ends == "fires"]
     assert len(fire) == (8 if kind is DeepLab else 11)

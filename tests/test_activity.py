@@ -22,12 +22,12 @@ NETS = pytest.mark.parametrize("net", [DeepLab, FCN])
 T, CLASSES, SIDE = 3, 2, 8
 
 
-def built(net, neurons, width=0.04, channels=3, precise=True):
+def built(net, neurons, width=0.04, channels=3, precise=True, pool="average"):
     """A net whose every layer is active, some of whose weights are zero, in float64 so that no potential is on edge."""
     torch.manual_seed(7)
     if isinstance(neurons, Spiking) and precise:
         neurons = dataclasses.replace(neurons, way="reference")     # the compiled one takes what is coded as float32
-    model = net(CLASSES, neurons, width, channels).to(torch.float64 if precise else torch.float32)
+    model = net(CLASSES, neurons, width, channels, pool).to(torch.float64 if precise else torch.float32)
     for name, tensor in model.state_dict().items():
         if name.endswith("weight") and tensor.dim() == 4:
             tensor.mul_(torch.rand_like(tensor) < 0.8)
@@ -92,10 +92,12 @@ def walked(model, x):
 
 
 def loop(layer, conv, x_CHW):
-    """Inputs that are not zero, products and what the pool adds up, of a picture at a step."""
-    added = brute_force.pooled(x_CHW) if layer.pooled else 0
+    """Inputs that are not zero, products and what the pool adds up or compares, of a picture at a step."""
+    added = brute_force.pooled(x_CHW) if layer.pooled or layer.maxed else 0
     if layer.pooled:
         x_CHW = pooling.plain(torch.from_numpy(x_CHW)[None])[0].numpy()
+    if layer.maxed:
+        x_CHW = brute_force.largest(x_CHW)
     w = conv.weight.detach().numpy()
     options = {"stride": conv.stride[0], "padding": conv.padding[0], "dilation": conv.dilation[0]}
     return np.count_nonzero(x_CHW), (brute_force.transposed if layer.kind == "transposed" else brute_force.convolved)(x_CHW, w, **options), added
@@ -113,12 +115,14 @@ WHOLE = [(net, neurons, coding) for net in (DeepLab, FCN) for neurons, codings i
     (Spiking(T, LIF(0.9, 0.6), "bntt"), ("direct", "signed_poisson")), (Spiking(T, LIF(1.0, 0.2, soft_reset=False), "none"), ("poisson",)),
     (Spiking(T, LIF(0.9, 0.4, Integer(levels=3)), "bntt"), ("phase",)),
     (Spiking(T, LIF(0.9, 0.6), "tdbn"), ("frames",)), (Analog(), ("direct",)), (Analog(T), ("frames",))) for coding in codings]
+WHOLE = [(*case, "average") for case in WHOLE] + [(net, neurons, "direct", "max") for net in (DeepLab, FCN) for neurons in (
+    Spiking(T, LIF(0.9, 0.6), "bntt"), Spiking(T, LIF(0.9, 0.4, Integer(levels=3)), "bntt"), Analog())]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("net", "neurons", "coding"), WHOLE, ids=lambda v: v if isinstance(v, str) else type(v).__name__ if not isinstance(v, type) else v.__name__)
-def test_every_layer_of_a_net_is_counted_as_a_loop_counts(net, neurons, coding):
-    model, x = built(net, neurons), double(coded(coding, steps=neurons.timesteps))
+@pytest.mark.parametrize(("net", "neurons", "coding", "pool"), WHOLE, ids=lambda v: v if isinstance(v, str) else type(v).__name__ if not isinstance(v, type) else v.__name__)
+def test_every_layer_of_a_net_is_counted_as_a_loop_counts(net, neurons, coding, pool):
+    model, x = built(net, neurons, pool=pool), double(coded(coding, steps=neurons.timesteps))
     reads, grids, logits = walked(model, x)
     torch.testing.assert_close(model(x), logits)
     activities = activity.measure(model, [x])
@@ -144,6 +148,8 @@ def test_every_layer_of_a_net_is_counted_as_a_loop_counts(net, neurons, coding):
         assert values.any() and a.of_spikes == bool(((values == 0) | (values.abs() == 1)).all()), layer.name
         assert a.signed == bool(a.of_spikes and (values < 0).any())
         assert a.accumulates == (a.of_spikes and not layer.pooled) and (a.pictures, a.steps) == (2, neurons.timesteps)
+    poolers = ["block2.0", "block3.0", *["head.0"] * (net is FCN)]
+    assert [[a.layer.name for a in activities if getattr(a.layer, kind)] for kind in ("pooled", "maxed")] == ([poolers, []] if pool == "average" else [[], poolers])
     assert {a.layer.name for a in activities if not sum(a.products_R)} == set()       # every layer takes part
 
 

@@ -18,6 +18,7 @@ PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 SETTINGS = sorted((ROOT / "settings").glob("*.yaml"))
 LINE = {key: node.start_mark.line + 1 for key, (node, _) in config.nodes(PARAMS).items()}      # of each key
 END = len(PARAMS.splitlines())
+LOSS = PARAMS[PARAMS.index("loss:\n"):PARAMS.index("\noptim:\n")]
 WITHOUT_EXPERIMENTS = PARAMS[:PARAMS.index("experiments:\n")]
 
 
@@ -122,9 +123,9 @@ REFUSED = {
     "scalar for a list": (changed("milestones: [0.5]", "milestones: 0.5"), [f":{LINE['optim.milestones']}: optim.milestones:", "list", "found 0.5"]),
     "text in a list": (changed("milestones: [0.5]", "milestones: [half]"), [f":{LINE['optim.milestones']}: optim.milestones.0:", 'found "half"']),
     "mapping with odd keys in a list": (changed("milestones: [0.5]", "milestones: [{2020-01-01: 1}]"), [f":{LINE['optim.milestones']}: optim.milestones.0:"]),
-    "scalar for a section": (changed("loss:\n  void: ignore", "loss: 3"), [f":{LINE['loss']}: loss: expected keys below it (void), found 3"]),
-    "list for a section": (changed("loss:\n  void: ignore", "loss: [ignore]"), [f":{LINE['loss']}: loss:", 'found ["ignore"]']),
-    "section without keys": (changed("loss:\n  void: ignore", "loss:"), [f":{LINE['loss']}: loss:", "found null"]),
+    "scalar for a section": (changed(LOSS, "loss: 3\n"), [f":{LINE['loss']}: loss: expected keys below it (void, spike_rate), found 3"]),
+    "list for a section": (changed(LOSS, "loss: [ignore]\n"), [f":{LINE['loss']}: loss:", 'found ["ignore"]']),
+    "section without keys": (changed(LOSS, "loss:\n"), [f":{LINE['loss']}: loss:", "found null"]),
     "key without a value": (changed("epochs: 4", "epochs:"), [f":{LINE['train.epochs']}: train.epochs:", "found null"]),
     "date": (changed("epochs: 4", "epochs: 2020-01-01"), ["train.epochs:", "2020-01-01"]),
     "zero": (changed("epochs: 4", "epochs: 0"), ["train.epochs:", "greater than or equal to 1, found 0"]),
@@ -136,7 +137,7 @@ REFUSED = {
     "choice near miss": (changed("surrogate: triangle", "surrogate: triangel"), [f":{LINE['neuron.surrogate']}: neuron.surrogate:", "'arctan'", "Did you mean triangle?"]),
     "pictures above test": (changed("test: 480", "test: 2"), ["evaluate.pictures is larger than data.mnist_cifar.test"]),
     "missing key": (changed("  timesteps: 4\n", ""), [f":{LINE['encode']}: encode.timesteps: missing. Add it"]),
-    "missing section": (changed("loss:\n  void: ignore ", "#"), [": loss: missing"]),
+    "missing section": (changed(LOSS, ""), [": loss: missing"]),
     "empty": ("", ["holds no sections"]),
     "comments only": ("# nothing\n", ["holds no sections"]),
     "scalar file": ("42\n", ["holds no sections"]),

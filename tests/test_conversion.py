@@ -80,6 +80,12 @@ def test_a_folded_net_answers_as_before_and_has_no_norm(net, size):
     assert expected.std() > 0.5
 
 
+@NETS
+def test_a_twin_with_max_pools_is_refused(net):
+    with pytest.raises(ConfigError, match="this twin has max pools.*Train one with model.pool: average.$"):
+        folding.fold(net(2, Analog(), 0.05, pool="max"))
+
+
 def test_gamma_and_beta_are_folded_too():
     """w = 2, gamma 3, beta 5, mean 4, var 4 - eps: 3 (2 x - 4) / 2 + 5 = 3 x - 1."""
     conv, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=1e-4)

@@ -276,6 +276,21 @@ def test_pooled_spikes_as_numbers_of_four_bits():
     assert [row.layer for row in plain.layers if row.reads == "values"] == ["block1.0", "block2.0", "block3.0"]
 
 
+def test_behind_a_max_pool_spikes_are_added():
+    """What is multiplied are the picture's products alone. The pool compares as often as the average adds, and the layer behind makes as many products."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 2, 3, 8, 8)
+    nets = {pool: DeepLab(2, Spiking(3, LIF(0.9, 0.3), "none"), 0.06, pool=pool) for pool in ("average", "max")}
+    nets["max"].load_state_dict(nets["average"].state_dict())
+    average, largest = (energy.exact(activity.measure(model, [x])) for model in nets.values())
+    assert [row.layer for row in largest.layers if row.reads == "values"] == ["block1.0"]
+    assert {row.layer for row in largest.layers if row.pj["pooling"]} == {"block2.0", "block3.0"}
+    at = next(k for k, row in enumerate(average.layers) if row.layer == "block2.0")     # what it reads is the same in both
+    assert largest.layers[at].pj["pooling"] == average.layers[at].pj["pooling"] > 0
+    products = sum(largest.layers[at].products_per_step)
+    assert largest.layers[at].pj["synapses"] == pytest.approx(0.9 * products) and products == sum(average.layers[at].products_per_step)   # a window of spikes is zero in both
+
+
 # ----------------------------------------------------------------------------------------------------- side by side
 
 @NETS

@@ -86,7 +86,7 @@ def currents(model: nn.Module, layer: Layer, of: Mapping[str, Layer], signals: M
     """What the neurons of a layer are given at each step, behind norm or skip: x_TBCHW, by torch's own operators."""
     module, x_TBCHW = model.get_submodule(layer.name), signals[layer.reads]
     if isinstance(module, ConvUnit):
-        y_TBCHW = unit.plain(x_TBCHW, module.conv.weight, unit.Wiring(module.conv.dilation[0], module.pooled))
+        y_TBCHW = unit.plain(module.behind_max(x_TBCHW), module.conv.weight, unit.Wiring(module.conv.dilation[0], module.pooled))
         return y_TBCHW if isinstance(module.norm, nn.Identity) else fused.normalised(y_TBCHW, module.norm.normal(len(y_TBCHW)))[0]
     skip_NCHW = model.get_submodule(layer.joins)(signals[of[layer.joins].reads].flatten(0, 1))
     return module(x_TBCHW.flatten(0, 1), skip_NCHW).unflatten(0, x_TBCHW.shape[:2])

@@ -36,7 +36,7 @@ class Activity:
     signed: bool                            # and some of it is negative
     inputs_R: tuple[int, ...]               # not zero, as the convolution sees them
     products_R: tuple[int, ...]             # of input and weight, neither of them zero
-    pooled_R: tuple[int, ...]               # inputs that the pool adds up, not zero; 0 where there is none
+    pooled_R: tuple[int, ...]               # inputs that the pool adds up or compares, not zero; 0 where there is none
     resized_R: tuple[int, ...]              # products of the bilinear resizing, at the steps at which it is done
     fired_TC: tuple[tuple[int, ...], ...] | None        # spikes, of an ANN's rectified units those not zero; None where neither ends the layer
     weighted: bool = False                  # the spikes that it reads stand for that power of two (weighted phase)
@@ -47,7 +47,7 @@ class Activity:
 
     @property
     def accumulates(self) -> bool:
-        """A product is an addition: the convolution sees spikes. Behind the pool they are multiples of 1/9."""
+        """A product is an addition: the convolution sees spikes. Behind an average they are multiples of 1/9."""
         return self.of_spikes and not self.layer.pooled
 
     @property
@@ -97,7 +97,9 @@ class Meter:
         for x_BCHW in x_RBCHW:
             spikes = synapses.active(x_BCHW, layer.substeps)
             active = synapses.active(pooling.plain(x_BCHW)) if layer.pooled else spikes      # the pool has added a step's sub-steps up
-            added = synapses.products(spikes, windows_HW) if layer.pooled else fan_out_CHW.new_zeros(())
+            if layer.maxed:         # of each sub-step by itself
+                active = synapses.active(pooling.largest(x_BCHW), layer.substeps)
+            added = synapses.products(spikes, windows_HW) if layer.behind_pool else fan_out_CHW.new_zeros(())
             rows.append(torch.stack([active.sum().double(), synapses.products(active, fan_out_CHW), added]))
         self._add(f"{layer.name} reads", torch.stack(rows))
 
@@ -120,7 +122,7 @@ class Meter:
 
     @cached_property
     def _windows(self) -> dict[str, Tensor]:
-        return {name: synapses.of_pool(*layer.read_CHW[1:], self._fan_out[name].device) for name, layer in self.layers.items() if layer.pooled}
+        return {name: synapses.of_pool(*layer.read_CHW[1:], self._fan_out[name].device) for name, layer in self.layers.items() if layer.behind_pool}
 
     @cached_property
     def _grid(self) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class Layer:
     spiking: bool                       # the net is
     of_spikes: bool | None              # what lies in memory is spikes; None: the net's input, which its coding decides
     pooled: bool = False                # averaged 3x3, stride 2, first
+    maxed: bool = False                 # or the largest of them taken
     averaged: bool = False              # reads the mean over time (an ANN's last stage), so it works once a picture
     norm: Literal["none", "static", "step"] = "none"    # step: other numbers at each time step (BNTT)
     leaky: bool = False                 # a leak of exactly 1 multiplies nothing
@@ -62,6 +63,10 @@ class Layer:
     def substeps(self) -> int:
         """Sub-steps of 0 and 1 in a step of what it reads."""
         return self.levels if self.of_spikes else 1
+
+    @property
+    def behind_pool(self) -> bool:
+        return self.pooled or self.maxed
 
     @property
     def result_CHW(self) -> Shape:
@@ -106,10 +111,10 @@ def _units(model: nn.Module, height: int, width: int) -> list[Layer]:
         if not isinstance(unit, ConvUnit):
             continue
         spiking, conv = isinstance(unit.neurons, Spiking), unit.conv
-        inside = (pooled(size[0]), pooled(size[1])) if unit.pooled else size
+        inside = (pooled(size[0]), pooled(size[1])) if unit.pooled or unit.maxed else size
         chain.append(Layer(
             name, "convolution", reads, (conv.in_channels, *size), (conv.in_channels, *inside), (conv.out_channels, *inside), conv.kernel_size[0], 0,
-            "fires" if spiking else "rectifies", spiking, spiking if unit.of_spikes else None, unit.pooled,
+            "fires" if spiking else "rectifies", spiking, spiking if unit.of_spikes else None, unit.pooled, unit.maxed,
             norm="none" if isinstance(unit.norm, nn.Identity) else "step" if isinstance(unit.norm, BNTT) else "static", **_neuron(unit.cell)))
         reads, size = name, inside
     return chain

@@ -1,9 +1,9 @@
 """Operations that a picture takes, layer by layer and part by part, with what is zero left out.
 
-A product of the convolution is a multiply-accumulate (MAC), or an accumulate (AC) where the input is spikes: -1, 0, 1. So
-MAC are the first layer under direct coding or with frames of events, the layers behind a pool, whose inputs are multiples
-of 1/9, the FCN's first transposed convolution, which reads scores, and all of an ANN, whose zeros are left out too. A spike of
-weighted phase stands for a power of two, the same for all of a step, so it shifts their sum: ACs, and one more a neuron and step.
+A product of the convolution is a multiply-accumulate (MAC), or an accumulate (AC) where the input is spikes: -1, 0, 1. So MAC are the first layer under
+direct coding or with frames of events, the layers behind an average pool, whose inputs are multiples of 1/9 (behind a max pool they are spikes), the FCN's
+first transposed convolution, which reads scores, and all of an ANN, whose zeros are left out too. A spike of weighted phase stands for a power of two, the
+same for all of a step, so it shifts their sum: ACs, and one more a neuron and step.
 An integer neuron's k spikes are k accumulates, and D comparisons a step; a pool adds a step's sub-steps up.
 
 Where a net is linear to its end, its software convolves the mean over time, once. Counted for a spiking net is what neuromorphic
@@ -50,7 +50,8 @@ def of_layer(a: Activity, fold_norm: bool = True) -> dict[str, Work]:
 
     synapses   the convolution's products; once a picture where its input is the same at each step (direct coding's first layer);
                of weighted phase also a shift a neuron and step
-    pooling    an AC a pooled input that is not zero; the division by 9 is folded into the weights behind it
+    pooling    an AC an input that is not zero and each window that it lies in: an addition of the average, whose division by 9 is folded
+               into the weights behind it, or a comparison of the max pool (of spikes an OR, so this is no less than it takes)
     norm       a MAC a neuron and step, or an AC where it is folded (`fold_norm`; only norms of the same numbers at each step)
     neuron     at each step a MAC for leak and input (an AC where the leak is 1), an AC for each comparison, and for a soft
                reset one a spike; a hard reset writes zero. A rectified unit compares. An accumulator's work is its synapses'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snnseg.spiking import neuron as lif
-from snnseg.spiking import unit, ways
+from snnseg.spiking import pooling, unit, ways
 from snnseg.spiking.cell import Cell, Learned
 from snnseg.spiking.encode import Coded, whole
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
 from snnseg.spiking.shared import Share
+
+Pool = Literal["average", "max"]
 
 
 def folded(layer: Callable[[Tensor], Tensor], x_TBCHW: Tensor) -> Tensor:
@@ -74,8 +77,16 @@ class Spiking:
                 return folded(lambda s_NCHW: F.conv2d(s_NCHW, conv.weight), s_TBCHW)
 
             return unit.in_substeps(weighted, x_TBCHW, self.neuron.levels) + conv.bias.view(-1, 1, 1)
-        plainly = self.way == "reference" or self.neuron.levels > 1         # bits do not tell more than 0 and 1
-        return folded(conv, x_TBCHW) if plainly else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
+        return folded(conv, x_TBCHW) if self.plainly else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
+
+    def largest(self, x_TBCHW: Tensor) -> Tensor:
+        """Spikes behind a max pool; of integer ones, each sub-step's largest is what the largest number of them tells."""
+        return folded(pooling.largest, x_TBCHW) if self.plainly else pooling.Largest.apply(x_TBCHW)
+
+    @property
+    def plainly(self) -> bool:
+        """Spikes are not kept as bits, which do not tell more than 0 and 1."""
+        return self.way == "reference" or self.neuron.levels > 1
 
     def between_upsamplings(self, cell: Cell, x_TBCHW: Tensor) -> Tensor:
         return ways.run(x_TBCHW, None, cell(), self.way).spikes_TBCHW
@@ -100,6 +111,9 @@ class Analog:
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
         return folded(conv, x_TBCHW)
 
+    def largest(self, x_TBCHW: Tensor) -> Tensor:
+        return folded(pooling.largest, x_TBCHW)
+
     def between_upsamplings(self, cell: nn.Module, x_TBCHW: Tensor) -> Tensor:
         return x_TBCHW      # the authors' ANN-FCN has no ReLU there
 
@@ -110,17 +124,22 @@ Neurons = Spiking | Analog
 class ConvUnit(nn.Module):
     """(Pool,) convolution without bias, norm, neuron: x_TBCHW -> spikes (or activations) of the same height and width, or half of it.
 
-    `of_spikes`: the input comes from neurons, not from pictures or events.
+    `of_spikes`: the input comes from neurons, not from pictures or events. A max pool is a step of its own, so that its convolution
+    sees spikes; an average is made within the unit.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, neurons: Neurons, dilation: int = 1, pooled: bool = False, of_spikes: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, neurons: Neurons, dilation: int = 1, pool: Pool | None = None, of_spikes: bool = True):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm, self.cell = neurons.make_norm(out_channels), neurons.make_cell(out_channels)
-        self.neurons, self.pooled, self.of_spikes = neurons, pooled, of_spikes
+        self.neurons, self.pooled, self.maxed, self.of_spikes = neurons, pool == "average", pool == "max", of_spikes
 
     def forward(self, x: Tensor | Coded) -> Tensor:
-        return self.neurons.respond(self.conv, self.norm, self.cell, x, self.pooled, self.of_spikes)
+        return self.neurons.respond(self.conv, self.norm, self.cell, self.behind_max(x), self.pooled, self.of_spikes)
+
+    def behind_max(self, x: Tensor | Coded) -> Tensor | Coded:
+        """What a max pool leaves of x; without one, x."""
+        return self.neurons.largest(x) if self.maxed else x
 
 
 class _Mean(torch.autograd.Function):

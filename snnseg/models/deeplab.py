@@ -11,19 +11,19 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnseg.models.backbone import ConvUnit, Neurons, initialise, mean_over_time, scaled
+from snnseg.models.backbone import ConvUnit, Neurons, Pool, initialise, mean_over_time, scaled
 from snnseg.spiking.encode import Coded
 
 
 class DeepLab(nn.Module):
     """x_TBCHW [T, B, in, H, W], there or coded -> logits [B, classes, H, W]. 4 115 136 convolution weights at width 1, 21 classes."""
 
-    def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
+    def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3, pool: Pool = "average"):
         super().__init__()
         a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
         self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons, of_spikes=False), ConvUnit(a, a, neurons))
-        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pooled=True), ConvUnit(b, b, neurons))
-        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pooled=True), ConvUnit(c, c, neurons, dilation=2),
+        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pool=pool), ConvUnit(b, b, neurons))
+        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pool=pool), ConvUnit(c, c, neurons, dilation=2),
                                     ConvUnit(c, c, neurons, dilation=2))
         self.head = ConvUnit(c, d, neurons, dilation=12)
         self.classifier = nn.Conv2d(d, classes, 1, bias=False)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnseg.models.backbone import ConvUnit, Neurons, exact, initialise, mean_over_time, scaled
+from snnseg.models.backbone import ConvUnit, Neurons, Pool, exact, initialise, mean_over_time, scaled
 from snnseg.spiking.encode import Coded
 
 
@@ -31,14 +31,14 @@ class Upsample(nn.Module):
 class FCN(nn.Module):
     """x_TBCHW [T, B, in, H, W], there or coded -> logits [B, classes, H, W]. 13 573 719 weights at width 1, 21 classes."""
 
-    def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3):
+    def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3, pool: Pool = "average"):
         super().__init__()
         a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
         self.neurons = neurons
         self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons, of_spikes=False), ConvUnit(a, a, neurons))
-        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pooled=True), ConvUnit(b, b, neurons))
-        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pooled=True), ConvUnit(c, c, neurons), ConvUnit(c, c, neurons))
-        self.head = nn.Sequential(ConvUnit(c, d, neurons, pooled=True), ConvUnit(d, d, neurons))
+        self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pool=pool), ConvUnit(b, b, neurons))
+        self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pool=pool), ConvUnit(c, c, neurons), ConvUnit(c, c, neurons))
+        self.head = nn.Sequential(ConvUnit(c, d, neurons, pool=pool), ConvUnit(d, d, neurons))
         self.score = nn.Conv2d(d, classes, 1)
         self.skips = nn.ModuleList(nn.Conv2d(n, classes, 1) for n in (a, b, c))
         self.ups = nn.ModuleList(Upsample(classes) for _ in range(3))

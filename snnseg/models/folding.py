@@ -54,9 +54,12 @@ def layers(net: Net) -> dict[str, ConvUnit]:
 
 
 def fold(model: Net) -> Net:
-    """A copy of an ANN twin without norms, in evaluation mode. Raises ConfigError for any other net."""
+    """A copy of an ANN twin without norms, in evaluation mode. Raises ConfigError for any other net, and for one with max pools."""
     if not isinstance(model, DeepLab | FCN) or any(type(layer.neurons) is not Analog for layer in layers(model).values()):
         raise ConfigError(f"{type(model).__name__} is no ANN twin with its batch norm: nothing else is converted. Take a trained ann_deeplab or ann_fcn.")
+    if any(layer.maxed for layer in layers(model).values()):
+        raise ConfigError("this twin has max pools, and the largest of spikes is not the spike of the largest rate: it is not converted. "
+                          "Train one with model.pool: average.")
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     neurons = Folded(next(iter(layers(model).values())).neurons.timesteps)
     for layer in layers(folded).values():

@@ -26,7 +26,7 @@ from snnseg.config import merge
 from snnseg.errors import DataError, DataMissing, UsageError
 from snnseg.models import zoo
 from snnseg.section import Count, CountOrZero, Number, Section, flat
-from snnseg.sections import SHAPING, Config
+from snnseg.sections import SHAPING, Config, since
 
 SUFFIX = ".safetensors"
 ENTRY = "snnseg"
@@ -168,6 +168,7 @@ def load(path: Path, project: Config) -> tuple[nn.Module, Config, dict[str, Any]
     data = _bytes(path)
     told, tensors = _header(path, data)
     about = told.about.model_dump()
+    about["config"] = since(about["config"])
     if about["experiment"] == project.experiment:
         about["config"] = _completed(path, about["config"], project)
     try:

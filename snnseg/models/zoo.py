@@ -49,4 +49,4 @@ def build(config: Config, share: Share | None = None) -> nn.Module:
     """The net of `config`, its weights drawn from `train.seed`; the global random state stays as it was. `share` as in `neurons`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)      # not torch.manual_seed: it would seed the GPUs too
-        return NETS[config.model.name](config.classes, neurons(config, share), config.model.width, config.channels)
+        return NETS[config.model.name](config.classes, neurons(config, share), config.model.width, config.channels, config.model.pool)

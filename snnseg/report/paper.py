@@ -74,6 +74,7 @@ def deviations(about: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
     told += [(f"{config['data']['size']} pixels", differs("data.size")), (f"width {config['model']['width']:g}", differs("model.width")),
              (f"{config['train']['epochs']} epochs", differs("train.epochs")), (f"batch {config['train']['batch']}", differs("train.batch")),
              (f"learning rate {config['optim']['lr']:g}", differs("optim.lr")),
+             ("max pools", config["model"].get("pool") == "max"),
              (f"{course[0]} learning rate", course != ("multistep", [0.5], 0.1))]
     if spiking:
         told += [(f"T = {config['encode']['timesteps']}", differs("encode.timesteps")),
@@ -83,7 +84,7 @@ def deviations(about: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
                   any(config["neuron"][f"learn_{k}"] != "none" for k in ("leak", "threshold"))),
                  (f"{config['neuron']['reset']} reset", config["neuron"]["reset"] != "soft"),
                  (f"{config['neuron']['surrogate']} surrogate", config["neuron"]["surrogate"] != "triangle"),
-                 (f"norm {config['model']['norm']}", config["model"]["norm"] != "bntt"),
+                 (f"norm {config['model']['norm']}", config["model"]["norm"] != "bntt"), ("a penalty on spikes", bool(config["loss"].get("spike_rate"))),
                  (f"read at T = {metrics['timesteps']}", metrics["timesteps"] != metrics["trained_timesteps"])]
     told += [("pictures mirrored", config["train"]["flip"]), (f"pictures moved by {config['train']['shift']}", config["train"]["shift"]),
              (f"{metrics['statistics']} statistics", metrics["statistics"] != "running")]

@@ -1,6 +1,6 @@
-"""The average pool before a convolution: 3x3, stride 2, padding 1 counted in; what leaves it is no longer binary.
+"""The pools before a convolution, 3x3, stride 2, padding 1: what leaves the average is no longer binary, the largest of spikes is.
 
-As plain functions of tensors [N, C, H, W], channels last, forward and backward; from spikes kept as bits, too. torch's operators
+The average as plain functions of tensors [N, C, H, W], channels last, forward and backward; from spikes kept as bits, too. torch's operators
 are the plain form and the oracle of `pooling_cpu` and `pooling_triton`.
 """
 from __future__ import annotations
@@ -10,9 +10,11 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from snnseg.spiking import bits
 from snnseg.spiking.bits import Packed
+from snnseg.spiking.fused import in_rows
 
 
 def plain(x_NCHW: Tensor) -> Tensor:
@@ -44,6 +46,32 @@ def backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:
     """`plain_backward`."""
     fast = _compiled(g_NCHW)
     return fast.backward(g_NCHW.contiguous(memory_format=torch.channels_last), height, width) if fast else plain_backward(g_NCHW, height, width)
+
+
+def largest(x_NCHW: Tensor) -> Tensor:
+    """[N, C, (H + 1) // 2, (W + 1) // 2], padding left out. Its gradient goes to the first of equals."""
+    return F.max_pool2d(x_NCHW, 3, 2, 1)
+
+
+class Largest(torch.autograd.Function):
+    """`largest` of spikes x_TBCHW, which are spikes; x is kept as bits, where torch keeps it whole and eight bytes a window."""
+
+    @staticmethod
+    def forward(ctx, x_TBCHW):
+        x_TBCHW = in_rows(x_TBCHW)
+        if ctx.needs_input_grad[0]:
+            packed = bits.pack(x_TBCHW)
+            ctx.save_for_backward(packed.bits)
+            ctx.packed = packed._replace(bits=None)
+        return largest(x_TBCHW.flatten(0, 1)).unflatten(0, x_TBCHW.shape[:2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_TBCHW):
+        x_TBCHW = bits.unpack(ctx.packed._replace(bits=ctx.saved_tensors[0]))
+        x_NCHW, g_NCHW, window = x_TBCHW.flatten(0, 1), g_TBCHW.flatten(0, 1), ([3, 3], [2, 2], [1, 1], [1, 1], False)
+        _, at_NCHW = torch.ops.aten.max_pool2d_with_indices(x_NCHW, *window)
+        return torch.ops.aten.max_pool2d_with_indices_backward(g_NCHW, x_NCHW, *window, at_NCHW).unflatten(0, x_TBCHW.shape[:2])
 
 
 def _compiled(values: Tensor, dtype: torch.dtype | None = None) -> ModuleType | None:

@@ -114,7 +114,8 @@ def fit(config: Config, data: Loaded, run: Path, report: Reporter, stop: Callabl
                             if tells:
                                 lines.append((state.step - state.batch + done, {
                                     "epoch": epoch, "train/loss": loss, "train/epoch_loss": state.loss_sum / done,
-                                    "train/miou": 100 * tally.read(taken.counted).miou(), "train/lr": rate}))
+                                    "train/miou": 100 * tally.read(taken.counted).miou(), "train/lr": rate}
+                                    | ({} if taken.rate is None else {"train/spike_rate": taken.rate})))
                     elapsed = time.perf_counter() - clock
                     pictures, seconds, state.seconds = pictures + len(batch.all_B), seconds + elapsed, state.seconds + elapsed
                     for step, numbers in lines:

@@ -8,15 +8,16 @@ from torch import Tensor
 from snnseg.data.store import VOID
 
 
-def pixels(mask_BHW: Tensor, void: str = "ignore") -> Tensor:
-    """How many count, int64 [1]."""
-    return mask_BHW.new_full((1,), mask_BHW.numel(), dtype=torch.int64) if void == "background" else (mask_BHW != VOID).sum().view(1)
+def sizes(mask_BHW: Tensor, void: str = "ignore") -> Tensor:
+    """How many pixels count, and how many pictures there are, int64 [2]."""
+    pictures = mask_BHW.new_full((1,), len(mask_BHW), dtype=torch.int64)
+    return torch.cat([pictures * mask_BHW[0].numel() if void == "background" else (mask_BHW != VOID).sum().view(1), pictures])
 
 
 def cross_entropy(logits_BCHW: Tensor, mask_BHW: Tensor, void: str = "ignore", of: Tensor | None = None) -> Tensor:
     """Mean over all pixels but void ones; 0 where all are void. `void="background"` trains them as class 0.
 
-    Where the batch is a part of one, `of` is how many pixels count in the whole, int64 [1]: the parts' losses add up to its mean.
+    Where the batch is a part of one, `of` is the `sizes` of the whole: the parts' losses add up to its mean.
     """
     mask = mask_BHW.long()
     if void == "background":

@@ -9,6 +9,7 @@ rank makes the same update by itself.
 """
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import NamedTuple
@@ -22,8 +23,9 @@ from snnseg.evaluation import tally
 from snnseg.models import inputs, zoo
 from snnseg.ranks import ALONE, Ranks
 from snnseg.sections import Config
+from snnseg.training import firing
 from snnseg.training.checkpoint import State, still
-from snnseg.training.loss import cross_entropy, pixels
+from snnseg.training.loss import cross_entropy, sizes
 from snnseg.training.optim import Adam
 from snnseg.training.together import Together
 
@@ -34,7 +36,7 @@ LOG = logging.getLogger("snnseg")
 class Told(NamedTuple):
     """What a step tells, on the device."""
 
-    numbers: Tensor             # float32: loss, norm of all gradients together; with several ranks, how many of them were asked to stop
+    numbers: Tensor             # float32: loss, norm of all gradients together; spike rate, if penalised; with several ranks, how many were asked to stop
     tally: Tensor               # of the predictions before the update, this rank's
 
 
@@ -49,10 +51,11 @@ class Captured(NamedTuple):
 class Taken:
     """A step that was given to the device; `tally` of its predictions there, until the next step is given to it.
 
-    `stops`: a rank was asked to stop before this step; known once the loss is.
+    `stops`: a rank was asked to stop before this step, and `rate`, spikes a neuron and step where they are penalised; known once the loss is.
     """
 
-    def __init__(self, told: Told, batch: Batch, state: State, ranks: Ranks = ALONE):
+    def __init__(self, told: Told, batch: Batch, state: State, ranks: Ranks = ALONE, rated: bool = False):
+        self.rated, self.rate = rated, None
         self.tally, self.all_B, self.at, self.ranks = told.tally, batch.all_B, (state.step, state.epoch), ranks
         self.told, self.counted, self.end, self.stops = still(told.numbers), None, None, False
 
@@ -73,6 +76,7 @@ class Taken:
         if self.end:
             self.end.synchronize()
         (loss, norm, *asked), (step, epoch) = self.told.tolist(), self.at
+        self.rate = asked.pop(0) if self.rated else None
         self.stops = any(asked)
         if math.isfinite(loss) and math.isfinite(norm):
             return loss
@@ -91,7 +95,8 @@ class Step:
 
     def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device, ranks: Ranks = ALONE):
         self.model, self.optimizer, self.config, self.device, self.ranks = model, optimizer, config, device, ranks
-        self.together = None if ranks.alone else Together(optimizer.parameters, 2, ranks)
+        self.penalty = config.loss.spike_rate if config.spiking else 0.0        # an ANN has no spikes
+        self.together = None if ranks.alone else Together(optimizer.parameters, 3 if self.penalty else 2, ranks)
         self.answers = None if ranks.alone else torch.tensor([[0.0], [1.0]], device=device)     # to whether to stop
         zoo.compute_in(config.train.precision)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -112,7 +117,7 @@ class Step:
         if now:
             self.stream.wait_stream(now)
         with torch.cuda.stream(self.stream):        # no stream, no change
-            taken = Taken(self._given(reads), batch, state, self.ranks)
+            taken = Taken(self._given(reads), batch, state, self.ranks, bool(self.penalty))
         if now:
             now.wait_stream(self.stream)
         return taken
@@ -147,16 +152,20 @@ class Step:
         """A step whose every operation is the device's own."""
         items, mask_BHW, key_B, asked = reads
         config, model = self.config, self.model
-        of = () if self.ranks.alone else (self.ranks.add(pixels(mask_BHW, config.loss.void)),)
+        of = () if self.ranks.alone else (self.ranks.add(sizes(mask_BHW, config.loss.void)),)
         x = inputs.source(items, key_B, config)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            logits_BCHW = model(x)
-        loss = cross_entropy(logits_BCHW, mask_BHW, config.loss.void, *of)
+            with firing.counted(model) if self.penalty else contextlib.nullcontext() as fired:
+                logits_BCHW = model(x)
+        loss, rates = cross_entropy(logits_BCHW, mask_BHW, config.loss.void, *of), ()
+        if self.penalty:
+            rate = fired.rate(*(told[1] for told in of))
+            loss, rates = loss + self.penalty * rate, (rate.detach(),)
         self.optimizer.zero_grad()
         loss.backward()
-        loss, *stops = (loss.detach(),) if self.ranks.alone else self.together.add(loss.detach(), asked[0])
+        loss, *more = (loss.detach(), *rates) if self.ranks.alone else self.together.add(loss.detach(), *rates, asked[0])
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.optimizer.parameters])
-        told = torch.stack([loss, norm, *stops])
+        told = torch.stack([loss, norm, *more])
         if config.optim.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.optimizer.parameters, config.optim.clip_norm, norm)
         self.optimizer.step(left_out=1 - told.isfinite().all().float())
