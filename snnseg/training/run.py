@@ -33,7 +33,7 @@ from snnseg.training.storage import Storage
 PACKAGE = Path(seeds.__file__).parent
 SHAPES_WEIGHTS = ("seeds.py", "ranks.py", "data/store.py", "data/windows.py", "data/loader.py", "data/augment.py", "spiking", "models/backbone.py",
                   "models/deeplab.py", "models/fcn.py", "models/feed.py", "models/inputs.py", "models/moves.py", "models/zoo.py",
-                  "training/loop.py", "training/loss.py", "training/optim.py",
+                  "training/firing.py", "training/loop.py", "training/loss.py", "training/optim.py",
                   "training/step.py", "training/together.py")
 
 
