@@ -62,7 +62,7 @@ def test_the_paper_is_quoted_to_the_letter(made):
         ours = next(r["miou"] for r in rows if r["experiment"] == net)
         points, mark = row[3].split(" ", 1)
         assert row[2] == ours and mark == "other setting" and float(points.replace("\u2212", "-")) == pytest.approx(float(ours) - float(row[1]), abs=0.011)
-        assert row[4].startswith("other setting: sample data, partial data, 3 138/450, 32 pixels, width 0.25, 8 epochs, cosine learning rate")
+        assert row[4].startswith("other setting: sample data, partial data, 3 138/450, 32 pixels, width 0.25, 6 epochs, cosine learning rate")
         assert ("T = 4" in row[4]) == ("direct coding" in row[4]) == net.startswith("spiking")
     assert [row[1:] for row in cells(page, "paper-table-5")] == [["3.7", "3.7", "+0.0"], ["0.9", "0.9", "+0.0"], ["4.6", "4.6", "+0.0"], ["0.9", "0.9", "+0.0"]]
     energy = {row[0]: row for row in cells(page, "paper-table-6")}
