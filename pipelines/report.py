@@ -8,13 +8,14 @@ def main() -> None:
     from snnseg.config import load, reproduced
 
     config, names = load(), reproduced()
-    from snnseg import tracking
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
+    from snnseg.tracking import measurements, trainings
 
     print(table.lines(overview.write(data_folder(config.root) / "result", config.report, names)))
-    tracking.results([load(name=name) for name in names])
-    tracking.log_report(config)
+    trainings.send_waiting(config)
+    measurements.tell([load(name=name) for name in names])
+    measurements.log_report(config)
 
 
 if __name__ == "__main__":

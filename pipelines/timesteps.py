@@ -8,10 +8,10 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
     from snnseg.report import timesteps
+    from snnseg.tracking import trainings
 
-    timesteps.write(config, tracking.trackers)
+    timesteps.write(config, trainings.patient_trackers)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ def main(experiment: str) -> None:
     from snnseg.config import load
 
     config = load(name=experiment)
-    from snnseg import tracking
+    from snnseg.tracking import trainings
     from snnseg.training import run
 
-    run.publish(run.train(config, tracking.trackers), config)
+    run.publish(run.train(config, trainings.patient_trackers), config)
 
 
 if __name__ == "__main__":

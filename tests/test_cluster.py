@@ -130,7 +130,7 @@ def test_the_code_travels_and_nothing_else(project, tmp_path):
 
 
 def test_a_job_uses_the_data_folder_that_it_was_told_of(project, tmp_path, monkeypatch):
-    from snnseg import tracking
+    from snnseg.tracking import database
 
     here = config.load(project / "params.yaml", "ann_fcn")
     assert here.store == project / "data" / "store" / "mnist_cifar"
@@ -140,7 +140,7 @@ def test_a_job_uses_the_data_folder_that_it_was_told_of(project, tmp_path, monke
     (tmp_path / "shared").mkdir()
     there = config.load(project / "params.yaml", "ann_fcn")
     places = [there.store, there.raw, there.model_folder, there.result_folder, there.report]
-    assert all(p.is_relative_to(tmp_path / "shared") for p in places) and tracking.store_uri(there.root) == f"sqlite:///{tmp_path}/shared/mlflow/mlflow.db"
+    assert all(p.is_relative_to(tmp_path / "shared") for p in places) and database.store_uri(there.root) == f"sqlite:///{tmp_path}/shared/mlflow/mlflow.db"
     monkeypatch.setenv("SNNSEG_COMMIT", "abc+")
     assert provenance.commit(there.root) == "abc+"
 

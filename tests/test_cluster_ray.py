@@ -19,7 +19,8 @@ import psutil
 import pytest
 from conftest import ROOT, TINY
 
-from snnseg import config, tracking
+from snnseg import config
+from snnseg.tracking import database
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets as Linux shows them"), pytest.mark.filterwarnings("ignore")]
 SETS = [word for text in TINY for word in ("--set", text)]
@@ -155,7 +156,7 @@ def test_a_training_as_a_job_leaves_all_of_it_in_the_project(cluster, project):
     run, = (project / "data" / "run").glob("mnist_cifar-ann_fcn-*/model")
     about = json.loads((run / "about.json").read_text())
     assert about["device"].endswith(f" x{os.cpu_count()}") or "cuda" in about["device"].lower() or os.environ.get("OMP_NUM_THREADS")
-    client = mlflow.MlflowClient(tracking.store_uri(config.load(project / "params.yaml").root))
+    client = mlflow.MlflowClient(database.store_uri(config.load(project / "params.yaml").root))
     tracked, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert tracked.info.status == "FINISHED" and tracked.data.metrics["test/miou"] > 0 and tracked.info.artifact_uri.startswith((project / "data" / "mlflow").as_uri())
     assert len(client.get_metric_history(tracked.info.run_id, "train/loss")) == 6       # 48 items, batches of 8, 2 epochs, each second step

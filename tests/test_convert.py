@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_conversion import pencil
 
-from snnseg import tracking
 from snnseg.cli import main
 from snnseg.errors import ConfigError, DataError, StoreMissing
 from snnseg.evaluation import converted
@@ -17,6 +16,7 @@ from snnseg.models import conversion as nets
 from snnseg.models.thresholds import Rule
 from snnseg.report import conversion, overview, result
 from snnseg.report.opened import opened
+from snnseg.tracking import database, measurements
 
 CPU = torch.device("cpu")
 ALL = "conversion.pictures=null"
@@ -121,8 +121,8 @@ def test_mlflow_has_the_time_steps_as_steps(trained):
     result.write(numbers)
     found = conversion.write(numbers)
     for _ in range(2):
-        tracking.log_conversion(numbers, found.summary, found.about)
-    client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
+        measurements.log_conversion(numbers, found.summary, found.about)
+    client = mlflow.MlflowClient(database.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     history = client.get_metric_history(mine.info.run_id, "conversion/miou")
     assert [(m.step, m.value) for m in history] == [(p["timesteps"], p["miou"]) for p in found.summary["curve"]], "each once"

@@ -98,14 +98,15 @@ def test_data_is_numpy_only_and_spiking_torch_but_for_its_kernels():
 
 def test_mlflow_and_ray_have_one_door_each():
     for path in SOURCES:
-        assert "mlflow" not in outside(path) or name(path) == "snnseg/tracking.py", name(path)
+        assert "mlflow" not in outside(path) or room(path) == "tracking", name(path)
         assert "ray" not in outside(path) or path.stem.startswith("ray_"), name(path)
         assert "dvc" not in outside(path), name(path)
         assert "jinja2" not in outside(path) or name(path) == "snnseg/report/page/index.py", name(path)
 
 
 def test_tracking_imports_mlflow_only_when_it_tracks():
-    assert "mlflow" not in outside(PACKAGE / "tracking.py", anywhere=False)
+    for path in MODULES:
+        assert "mlflow" not in outside(path, anywhere=False), name(path)
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))], ids=name)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snnseg import config, settings, tracking
+from snnseg import config, settings
 from snnseg.errors import StoreAltered
 from snnseg.report import overview, paper, style, table
 from snnseg.report.page import accuracy, beside, course, glance, index, nets, plot, samples
 from snnseg.report.page.plot import Panel, Point, Series
+from snnseg.tracking import database, measurements
 
 NETS = "spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"
 
@@ -242,9 +243,9 @@ def test_mlflow_gets_the_page_and_its_figures(project):
     numbers = config.load(project / "params.yaml")
     made_results.make(project, "voc/ann_fcn", parts="")
     overview.write(project / "data" / "result", numbers.report, ["voc/ann_fcn"])
-    tracking.log_report(numbers)
-    tracking.log_report(numbers)
-    client = mlflow.MlflowClient(tracking.store_uri(project))
+    measurements.log_report(numbers)
+    measurements.log_report(numbers)
+    client = mlflow.MlflowClient(database.store_uri(project))
     run, = client.search_runs([client.get_experiment_by_name("snnseg-report").experiment_id])
     assert {"index.html", "results.csv", "figures"} == {a.path for a in client.list_artifacts(run.info.run_id)}
     assert {"figures/accuracy.png", "figures/accuracy.svg"} <= {a.path for a in client.list_artifacts(run.info.run_id, "figures")}

@@ -14,9 +14,10 @@ from import_graph import ROOT, closure
 from PIL import Image
 from ruamel.yaml import YAML
 
-from snnseg import config, tracking
+from snnseg import config
 from snnseg.data import store
 from snnseg.report.table import COLUMNS
+from snnseg.tracking import database
 
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = sorted(p.stem for p in (ROOT / "pipelines").glob("*.py"))
@@ -122,7 +123,7 @@ def test_repro_end_to_end(clone):
         assert [(r["benchmark"], r["experiment"]) for r in found] == [("mnist_cifar", curve)] * points
         assert all(0 < float(r["miou"]) <= 100 for r in found)
 
-    client = mlflow.MlflowClient(tracking.store_uri(clone))
+    client = mlflow.MlflowClient(database.store_uri(clone))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert sorted(r.data.tags["experiment"] for r in runs) == ["ann_fcn", "spiking_deeplab"]
     for r in runs:

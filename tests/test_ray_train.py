@@ -213,7 +213,7 @@ def test_three_workers_and_three_drivers_killed(stored, project, environment):
     """kill -9 of a worker three times, then of the command three times: the same command ends it, one MLflow run, no step twice."""
     import mlflow
 
-    from snnseg import tracking
+    from snnseg.tracking import database
 
     asked = command(project, "track.mlflow=true", "train.epochs=40", "cluster.gpus_per_worker=0", "train.workers=2", "train.kernels=cpu")
 
@@ -245,7 +245,7 @@ def test_three_workers_and_three_drivers_killed(stored, project, environment):
     assert process.returncode == 0 and "goes on from step" in err, err
     assert out.count("\n") == 1
     assert journal_steps(project) == list(range(1, 241))
-    client = mlflow.MlflowClient(tracking.store_uri(project))
+    client = mlflow.MlflowClient(database.store_uri(project))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert len(runs) == 1 and runs[0].info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "train/loss")] == list(range(1, 241))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from snnseg import tracking
 from snnseg.data import prepare, store
 from snnseg.errors import ConfigError, StoreMissing
 from snnseg.evaluation.activations import Activations, Traces
 from snnseg.report import activations, activations_figure, result
+from snnseg.tracking import database, measurements
 from snnseg.training import run
 
 
@@ -98,8 +98,8 @@ def test_mlflow_gets_the_files(trained):
 
     numbers = trained("ann_deeplab", "track.mlflow=true")
     seen = activations.write(numbers)
-    tracking.log_activations(numbers, seen.summary, seen.about)
-    client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
+    measurements.log_activations(numbers, seen.summary, seen.about)
+    client = mlflow.MlflowClient(database.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert set(activations.FILES) <= {a.path for a in client.list_artifacts(mine.info.run_id)}
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from snnseg import tracking
 from snnseg.errors import StoreMissing
 from snnseg.report import energy, result, side_by_side, table
+from snnseg.tracking import database, measurements
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_mlflow_gets_energy_and_rates(counted):
     numbers = counted("spiking_deeplab", "track.mlflow=true")
     result.write(numbers)
     found = energy.write(numbers)
-    tracking.log_energy(numbers, found.summary, found.about)
-    client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
+    measurements.log_energy(numbers, found.summary, found.about)
+    client = mlflow.MlflowClient(database.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert mine.data.metrics["energy/exact_mj"] == pytest.approx(found.summary["energy_mj"]["exact"])
     assert {"energy/proxy_mj", "energy/with_memory_mj", "spikes/rate", "spikes/rate/block1.0"} <= set(mine.data.metrics)

@@ -12,9 +12,10 @@ import mlflow
 import pytest
 from conftest import TINY
 
-from snnseg import config, tracking
+from snnseg import config
 from snnseg.data import prepare
 from snnseg.seal import file_sha256
+from snnseg.tracking import database
 from snnseg.training.report import read_journal
 
 NUMBERS = [*TINY, "train.epochs=20", "train.log_every=1", "train.checkpoint_every=5", "train.validate_every=1"]
@@ -67,7 +68,7 @@ def test_kill_at_random_moments(twins, environment):
     assert outcome(broken) == outcome(whole) and outcome(broken)[2] == list(range(1, 121))
     assert not list((broken / "data").rglob(".partial*"))
 
-    client = mlflow.MlflowClient(tracking.store_uri(broken))
+    client = mlflow.MlflowClient(database.store_uri(broken))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert len(runs) == 1 and runs[0].info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(runs[0].info.run_id, "train/loss")] == list(range(1, 121))

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from snnseg import tracking
 from snnseg.data import prepare, store
 from snnseg.errors import StoreMissing
 from snnseg.evaluation import robustness as scored
 from snnseg.report import overview, result, robustness
+from snnseg.tracking import database, measurements
 
 FEW = "robustness.pictures=null", "robustness.gaussian=[30.0,90.0]", "robustness.salt_pepper=[0.3]", "robustness.draws=3"
 
@@ -76,8 +76,8 @@ def test_mlflow_gets_the_curves(noisy):
     numbers = noisy("ann_deeplab", "track.mlflow=true")
     result.write(numbers)
     found = robustness.write(numbers)
-    tracking.log_robustness(numbers, found.summary, found.about)
-    client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
+    measurements.log_robustness(numbers, found.summary, found.about)
+    client = mlflow.MlflowClient(database.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     assert mine.data.metrics["robustness/gaussian/30"] == pytest.approx(found.summary["noise"]["gaussian"][1]["miou"])
     assert mine.data.metrics["robustness_drop/salt_pepper/0.3"] == pytest.approx(found.summary["noise"]["salt_pepper"][1]["drop"])

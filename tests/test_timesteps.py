@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import SMALL, TINY
 
-from snnseg import config, tracking
+from snnseg import config
 from snnseg.cli import main
 from snnseg.data import store
 from snnseg.errors import ConfigError, StoreError, StoreMissing
@@ -18,6 +18,7 @@ from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
 from snnseg.models.inputs import coded
 from snnseg.report import overview, result, timesteps, timesteps_table
+from snnseg.tracking import database, measurements
 from snnseg.training import loop, run
 
 CPU = torch.device("cpu")
@@ -138,8 +139,8 @@ def test_mlflow_has_the_time_steps_as_steps(trained):
     result.write(numbers)
     found = timesteps.write(numbers)
     for _ in range(2):
-        tracking.log_timesteps(numbers, found.summary, found.about)
-    client = mlflow.MlflowClient(tracking.store_uri(numbers.root))
+        measurements.log_timesteps(numbers, found.summary, found.about)
+    client = mlflow.MlflowClient(database.store_uri(numbers.root))
     mine, = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     for name, points in {"anytime": found.summary["anytime"], "trained": found.summary["trained"], "skip": found.summary["inference"]["skip"]}.items():
         history = client.get_metric_history(mine.info.run_id, f"timesteps/{name}_miou")

@@ -13,9 +13,10 @@ import mlflow
 import pytest
 from conftest import ROOT, TINY
 
-from snnseg import config, tracking
+from snnseg import config
 from snnseg.data.prepare import prepare
 from snnseg.errors import Busy, ClusterError, SnnsegError
+from snnseg.tracking import database
 from snnseg.tuning import ledger, ray_sweep, space, sweep, tune
 
 NAME = "mnist_cifar/spiking_deeplab"
@@ -194,7 +195,7 @@ def test_the_driver_is_ended_twice_and_the_same_command_goes_on(place, environme
     after = attempts(folder)
     assert len(before) >= 2 and {n: after[n] for n in untouched} == untouched, "a settled trial was run again"
     assert "train it: snnseg train" in done.stdout and "Traceback" not in done.stderr and "Trial " not in done.stderr
-    client = mlflow.MlflowClient(tracking.store_uri(place))
+    client = mlflow.MlflowClient(database.store_uri(place))
     runs = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert len(parents) == 1 and parents[0].info.status == "FINISHED" and sorted(r.data.tags["trial"] for r in runs if r is not parents[0]) == list("012345")

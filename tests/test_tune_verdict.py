@@ -14,8 +14,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from snnseg import config, settings, tracking
+from snnseg import config, settings
 from snnseg.errors import ClusterError, ConfigError, NotFinite, OutOfMemory
+from snnseg.tracking import database, sweeps
 from snnseg.training.report import Journal
 from snnseg.tuning import ledger, page, pictures, space, sweep, tune, verdict
 from snnseg.tuning.ledger import Trial
@@ -175,7 +176,7 @@ def swept(tiny):
 
 
 def runs(c: config.Config) -> tuple[mlflow.entities.Run, dict[str, mlflow.entities.Run], mlflow.MlflowClient]:
-    client = mlflow.MlflowClient(tracking.store_uri(c.root))
+    client = mlflow.MlflowClient(database.store_uri(c.root))
     found = client.search_runs([client.get_experiment_by_name("snnseg").experiment_id])
     parent, = (r for r in found if "mlflow.parentRunId" not in r.data.tags)
     return parent, {r.data.tags["trial"]: r for r in found if r is not parent}, client
@@ -185,13 +186,13 @@ def test_a_sweep_is_a_parent_run_with_a_child_a_trial_each_point_once(swept):
     """Three drivers: one that sends two trials, one that is killed while it sends the third, one that ends the sweep."""
     c, at, made = swept
     told = [tune._told(c, at, t) for t in made]
-    tracking.SweepTracker(c, at.folder, at.about).sync(told[:2])
-    second = tracking.SweepTracker(c, at.folder, at.about)
+    sweeps.SweepTracker(c, at.folder, at.about).sync(told[:2])
+    second = sweeps.SweepTracker(c, at.folder, at.about)
     second._open()
     end, second.client.set_terminated = second.client.set_terminated, None
     second.sync(told[:3])
     assert second.warned and end is not None
-    last = tracking.SweepTracker(c, at.folder, at.about)
+    last = sweeps.SweepTracker(c, at.folder, at.about)
     last.sync(told)
     (at.folder / "best.json").write_text("{}")
     last.sync(told, "FINISHED", {"best/val_miou": 60.0}, (at.folder / "best.json",))
@@ -213,7 +214,7 @@ def test_mlflow_that_cannot_be_written_is_one_warning(swept, capsys):
     place = c.root / "data" / "mlflow"
     place.parent.mkdir(exist_ok=True)
     place.write_text("in the way")
-    tracker = tracking.SweepTracker(c, at.folder, at.about)
+    tracker = sweeps.SweepTracker(c, at.folder, at.about)
     for count in (1, 2, 3):
         tracker.sync([tune._told(c, at, t) for t in made[:count]])
     assert capsys.readouterr().err.count("warning: MLflow") == 1

@@ -34,16 +34,16 @@ def train(experiment: Experiment, dry_run: Annotated[bool, typer.Option("--dry-r
     from snnseg import config as configs
 
     numbers = configs.load(params, experiment_named(params, experiment), set or [])
-    from snnseg import tracking
+    from snnseg.tracking import database, trainings
     from snnseg.training import forecast, run
 
     if dry_run:
-        tracking.load(numbers)
+        database.load(numbers)
         held = run.loaded(numbers) if numbers.store.exists() else None      # noqa: F841  (as in a training)
         print(f"{numbers.name}, batch {numbers.train.batch}, {numbers.timesteps} time steps, {numbers.data.size} x {numbers.data.size}: "
               f"{forecast.beforehand(numbers)}")
         return
-    folder = run.train(numbers, tracking.trackers)
+    folder = run.train(numbers, trainings.trackers)
     if not set:
         run.publish(folder, numbers)
     print(folder)
@@ -99,12 +99,12 @@ def evaluate(experiment: Experiment, model: Model = None, weights: Weights = Non
       snnseg evaluate mnist_cifar/ann_deeplab --weights models/NAME.safetensors --set data.mnist_cifar.classes=digits
     """
     numbers = _of_a_trained_net(params, experiment, set, "evaluate", model, weights)
-    from snnseg import tracking
     from snnseg.report import result
+    from snnseg.tracking import measurements
 
     found, written = _measured(result, numbers, model or weights, set)
     if written:
-        tracking.log_result(numbers, found.metrics, found.about)
+        measurements.log_result(numbers, found.metrics, found.about)
     print(json.dumps(found.metrics, indent=1))
 
 
@@ -147,10 +147,10 @@ def energy(experiment: Experiment, model: Model = None, weights: Weights = None,
       snnseg energy mnist_cifar/ann_fcn --set energy.rival_timesteps=20
     """
     numbers = _of_a_trained_net(params, experiment, set, "energy", model, weights)
-    from snnseg import tracking
     from snnseg.report import energy as counting
+    from snnseg.tracking import measurements
 
-    _summed_up(counting, tracking.log_energy, numbers, model or weights, set)
+    _summed_up(counting, measurements.log_energy, numbers, model or weights, set)
 
 
 @app.command()
@@ -168,13 +168,13 @@ def activations(experiment: Experiment, model: Model = None, weights: Weights = 
       snnseg activations mnist_cifar/spiking_deeplab --set activations.pictures=[3,17] --set activations.traced=head
     """
     numbers = _of_a_trained_net(params, experiment, set, "activations", model, weights)
-    from snnseg import tracking
     from snnseg.report import activations as seeing
+    from snnseg.tracking import measurements
 
     found, written = _measured(seeing, numbers, model or weights, set)
     folder = numbers.result_folder if written else numbers.report / "activations" / numbers.name
     if written:
-        tracking.log_activations(numbers, found.summary, found.about)
+        measurements.log_activations(numbers, found.summary, found.about)
     else:
         seeing.save(found, folder)
     print(seeing.lines(found.summary))
@@ -196,10 +196,10 @@ def robustness(experiment: Experiment, model: Model = None, weights: Weights = N
       snnseg robustness mnist_cifar/ann_fcn --set robustness.gaussian=[10.0,50.0] --set robustness.draws=5
     """
     numbers = _of_a_trained_net(params, experiment, set, "robustness", model, weights)
-    from snnseg import tracking
     from snnseg.report import robustness as curves
+    from snnseg.tracking import measurements
 
-    _summed_up(curves, tracking.log_robustness, numbers, model or weights, set)
+    _summed_up(curves, measurements.log_robustness, numbers, model or weights, set)
 
 
 @app.command()
@@ -217,10 +217,10 @@ def convert(experiment: Experiment, model: Model = None, weights: Weights = None
       snnseg convert mnist_cifar/ann_fcn --set conversion.timesteps=[16,256] --set conversion.percentile=99.9
     """
     numbers = _of_a_trained_net(params, experiment, set, "conversion", model, weights)
-    from snnseg import tracking
     from snnseg.report import conversion
+    from snnseg.tracking import measurements
 
-    _summed_up(conversion, tracking.log_conversion, numbers, model or weights, set)
+    _summed_up(conversion, measurements.log_conversion, numbers, model or weights, set)
 
 
 @app.command()
@@ -239,11 +239,11 @@ def timesteps(experiment: Experiment, model: Model = None, weights: Weights = No
       snnseg timesteps mnist_cifar/spiking_fcn --set time_steps.inference=[2,8,32] --set time_steps.trained=[]
     """
     numbers = _of_a_trained_net(params, experiment, set, "time_steps", model, weights)
-    from snnseg import tracking
     from snnseg.report import timesteps as scores
     from snnseg.report import timesteps_table
+    from snnseg.tracking import measurements, trainings
 
-    found, written = _measured(scores, numbers, model or weights, set, tracking.trackers)
+    found, written = _measured(scores, numbers, model or weights, set, trainings.trackers)
     if written:
-        tracking.log_timesteps(numbers, found.summary, found.about)
+        measurements.log_timesteps(numbers, found.summary, found.about)
     print(timesteps_table.lines(found.summary))

@@ -97,9 +97,9 @@ def track(set: Set = None, params: Params = PARAMS) -> None:
     from snnseg import config as configs
 
     numbers = [configs.load(params, name, set or []) for name in configs.names(params)]
-    from snnseg import tracking
+    from snnseg.tracking import measurements
 
-    print("\n".join(tracking.replay(numbers)))
+    print("\n".join(measurements.replay(numbers)))
 
 
 @app.command()
@@ -114,12 +114,12 @@ def report(set: Set = None, params: Params = PARAMS) -> None:
     from snnseg import config as configs
 
     numbers = configs.load(params, None, set or [])
-    from snnseg import tracking
     from snnseg.report import overview, table
     from snnseg.sections import data_folder
+    from snnseg.tracking import measurements
 
     print(table.lines(overview.write(data_folder(numbers.root) / "result", numbers.report, configs.reproduced(params))))
-    tracking.log_report(numbers)
+    measurements.log_report(numbers)
     print(numbers.report / "index.html")
 
 
@@ -163,19 +163,19 @@ def ui(port: Annotated[int, typer.Option("--port", help="Where to listen.", min=
     from snnseg import config as configs
 
     numbers = configs.load(params, None, set or [])
-    from snnseg import tracking
     from snnseg.errors import TrackingError
     from snnseg.sections import data_folder
+    from snnseg.tracking import database, measurements
 
-    database = data_folder(numbers.root) / "mlflow" / "mlflow.db"
-    if not database.is_file():
-        raise TrackingError(f"{database}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
+    there = data_folder(numbers.root) / "mlflow" / "mlflow.db"
+    if not there.is_file():
+        raise TrackingError(f"{there}: not found, so nothing was tracked yet. Run snnseg track if trainings were made, or make repro")
     free = _free_from(port)
     taken = f"port {port} is taken, so: " if free != port else ""
     print(f"{taken}http://127.0.0.1:{free}  (Ctrl-C ends it)", file=sys.stderr)
-    for name, path in tracking.addresses(numbers, configs.names(params)).items():
+    for name, path in measurements.addresses(numbers, configs.names(params)).items():
         print(f"{name}: http://127.0.0.1:{free}/{path}", file=sys.stderr)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking.store_uri(numbers.root),
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", database.store_uri(numbers.root),
                "--host", "127.0.0.1", "--port", str(free), "--workers", "1"]
     raise SystemExit(subprocess.call(command, env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
 

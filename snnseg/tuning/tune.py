@@ -8,7 +8,7 @@ from typing import Any
 
 from snnseg import seal
 from snnseg.sections import Config
-from snnseg.tracking import SweepTracker
+from snnseg.tracking.sweeps import SweepTracker
 from snnseg.tuning import ledger, space, sweep, verdict
 from snnseg.tuning.ledger import Trial
 from snnseg.tuning.space import Space
