@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from import_graph import ROOT, imported
+from conftest import ROOT
+
+from snnseg.sources import imported
 
 PACKAGE = ROOT / "snnseg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -15,7 +17,7 @@ SOURCES = [*MODULES, *sorted((ROOT / "pipelines").glob("*.py")), *sorted((ROOT /
 
 # floor by floor; a module imports from its own floor and those below it
 FLOORS = [
-    {"__init__", "errors", "seeds", "ranks", "ray_cluster", "seal", "lock", "memory", "ranges", "section", "data_sections", "sections", "config", "settings", "provenance", "stage"},
+    {"__init__", "errors", "seeds", "ranks", "ray_cluster", "seal", "lock", "memory", "ranges", "section", "data_sections", "sections", "config", "settings", "provenance", "sources", "stage"},
     {"data", "spiking"},
     {"models"},
     {"evaluation"},
@@ -57,20 +59,20 @@ def outside(path: Path, anywhere: bool = True) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_every_room_has_its_floor_and_imports_point_down(path):
     assert floor(path) >= 0, f"{name(path)}: on no floor. Put {room(path)} into FLOORS"
-    up = [name(p) for p in imported(path) if floor(p) > floor(path)]
+    up = [name(p) for p in imported(path, ROOT) if floor(p) > floor(path)]
     assert not up, f"{name(path)} imports from above: {up}"
-    beside = [name(p) for p in imported(path) if floor(p) == floor(path) and room(p) != room(path)]
+    beside = [name(p) for p in imported(path, ROOT) if floor(p) == floor(path) and room(p) != room(path)]
     assert floor(path) in (0, 5, 7) or not beside, f"{name(path)} imports a room of its own floor: {beside}"
 
 
 def test_no_import_goes_round():
     """The modules can be sorted so that each comes after all it imports; an `__init__` holds no imports."""
-    waiting = {p: {q for q in imported(p) if q != p and q.name != "__init__.py"} for p in MODULES}
+    waiting = {p: {q for q in imported(p, ROOT) if q != p and q.name != "__init__.py"} for p in MODULES}
     while waiting:
         free = {p for p, needs in waiting.items() if not needs & waiting.keys()}
         assert free, f"these import one another: {sorted(map(name, waiting))}"
         waiting = {p: needs for p, needs in waiting.items() if p not in free}
-    assert all(not imported(p) for p in MODULES if p.name == "__init__.py")
+    assert all(not imported(p, ROOT) for p in MODULES if p.name == "__init__.py")
 
 
 def test_what_lies_on_the_ground_is_light():
@@ -90,7 +92,7 @@ def test_data_is_numpy_only_and_spiking_torch_but_for_its_kernels():
         if room(path) == "spiking":
             kernels = {"numpy", "numba", "llvmlite"} if "cpu" in path.stem else {"triton"} if "triton" in path.stem else set()
             assert outside(path) - sys.stdlib_module_names <= {"torch", "snnseg"} | kernels, name(path)
-            assert all(room(p) in {"spiking", "__init__"} for p in imported(path)), name(path)
+            assert all(room(p) in {"spiking", "__init__"} for p in imported(path, ROOT)), name(path)
         if room(path) == "training":
             doors = {"ray"} if name(path) == "snnseg/training/ray_train.py" else set()
             assert not outside(path) & {"mlflow", "ray", "dvc"} - doors, f"{name(path)}: the loop knows neither MLflow nor Ray"
