@@ -21,7 +21,7 @@ from snnseg.errors import DataError, DataMissing, SnnsegError
 ROOT = Path(__file__).resolve().parent.parent
 VOC = ["data.size=64", "data.voc.sample.train=12", "data.voc.sample.test=4"]
 DDD17 = ["data.size=64", "data.ddd17.sample.train=12", "data.ddd17.sample.test=6"]
-MANY = ["data.mnist_cifar.train=4000", "data.mnist_cifar.test=500"]        # five shards
+MANY = ["data.mnist_cifar.train=3000", "data.mnist_cifar.test=500"]        # four shards
 SMALL = {"voc": VOC, "ddd17": DDD17, "mnist_cifar": ["data.mnist_cifar.train=1100", "data.mnist_cifar.test=20"]}
 
 

@@ -22,8 +22,8 @@ NUMBERS = [*TINY, "train.epochs=20", "train.log_every=1", "train.checkpoint_ever
 KILLS = 5
 
 
-def command(root: Path) -> list[str]:
-    return [sys.executable, "-m", "snnseg", "train", "spiking_fcn", "--params", str(root / "params.yaml"), *(w for n in NUMBERS for w in ("--set", n))]
+def command(root: Path, *changes: str) -> list[str]:
+    return [sys.executable, "-m", "snnseg", "train", "spiking_fcn", "--params", str(root / "params.yaml"), *(w for n in [*NUMBERS, *changes] for w in ("--set", n))]
 
 
 def journal(root: Path) -> Path | None:
@@ -77,7 +77,7 @@ def test_kill_at_random_moments(twins, environment):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_exits_130(twins, environment, number):
     root = twins[0]
-    process = subprocess.Popen(command(root), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(root, "track.mlflow=false"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (journal(root) and read_journal(journal(root))):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from PIL import Image
 
 from snnseg import seal, seeds
 from snnseg.data import ddd17
+from snnseg.data.compiled import compiled
 from snnseg.data.ddd17_export import SIZE
 from snnseg.data.event_camera import EventCamera, Sensor
 
@@ -139,7 +139,7 @@ def _record(root: Path, labels: str, name: str, street: Scene, frames: int, rng:
     seal.write_file(root / f"{name}.hdf5", file.getvalue())
 
 
-@njit(nogil=True)
+@compiled
 def _noise(noise, a, b):
     """Value of the periodic table between its cells, -1 to 1."""
     i, j = math.floor(a), math.floor(b)
@@ -148,14 +148,14 @@ def _noise(noise, a, b):
     return (1 - u) * ((1 - v) * noise[i0, j0] + v * noise[i0, j1]) + u * ((1 - v) * noise[i1, j0] + v * noise[i1, j1])
 
 
-@njit(nogil=True)
+@compiled
 def _grain(noise, a, b, cell, pixel):
     """Noise with cells of `cell` m, fading out where a pixel covers more than one: it would flicker there."""
     fade = min(1.0, 1.6 - pixel / cell)
     return fade * _noise(noise, a / cell, b / cell) if fade > 0 else 0.0
 
 
-@njit(nogil=True)
+@compiled
 def _ground(noise, x, s, wide, deep):
     """Brightness and class of the ground at (x, s), where a pixel covers wide x deep metres."""
     if ROAD[0] < x < ROAD[1]:
@@ -170,7 +170,7 @@ def _ground(noise, x, s, wide, deep):
     return -1.9 + 0.8 * _grain(noise, x, s, 0.3, deep) + 0.4 * _grain(noise, x, s, 0.9, deep), NATURE
 
 
-@njit(nogil=True)
+@compiled
 def _surface(noise, kind, side, a, b, width, height, tone, phase, time, pixel):
     """Brightness of a thing at (a, b) m from its lower left corner; `side` is its face along the street. CLEAR beside it."""
     mid = a - width / 2
@@ -207,7 +207,7 @@ def _surface(noise, kind, side, a, b, width, height, tone, phase, time, pixel):
     return -2.6 if b < 0.22 else body - 0.25 * (b < 0.5)
 
 
-@njit(nogil=True)
+@compiled
 def _paint(things, noise, time, way, u0, v0, looks, log_HW, label_HW):
     """Draw all things by depth, then ground and sky where none is. (u0, v0) is the vanishing point in pixels."""
     (rows, columns), (bend, light, sky, contrast) = label_HW.shape, looks

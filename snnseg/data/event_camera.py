@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from snnseg.data.compiled import compiled
 
 Events = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 LEAST = 0.05        # a threshold drawn lower than this is raised to it: at 0 a pixel would never stop
@@ -61,7 +62,7 @@ class EventCamera:
                 (self.rng.random(count) < LEAK_SHARE).astype(np.uint8))
 
 
-@njit(nogil=True)
+@compiled
 def _crossings(before_HW, after_HW, start, stop, threshold_2HW, refractory, memory_HW, last_HW, room):
     """Events of all pixels in [start, stop) us, pixel by pixel; moves memory_HW and last_HW (us) on. Thresholds: ON first."""
     t_N, x_N, y_N, p_N = np.empty(room, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.uint8)

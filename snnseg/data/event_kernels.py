@@ -10,13 +10,14 @@ and would save less than the import of numba takes.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from snnseg.data.compiled import compiled
 
 TIME_LIMIT = 2**61          # microseconds either way, 73 000 years: differences of two times then stay within int64
 FULL = 2**16 - 1            # the most that a pixel of a count frame holds
 
 
-@njit(nogil=True)
+@compiled
 def refuses(t, x, y, p, height, width):
     """Is any event outside the sensor or the time limit, of a polarity other than 0 and 1, or earlier than the one before?"""
     bad = False
@@ -27,7 +28,7 @@ def refuses(t, x, y, p, height, width):
     return bad
 
 
-@njit(nogil=True)
+@compiled
 def reject(t, x, y, p, height, width, latest, keep):
     """Mark the valid events in `keep` bool [N]; count the others by their first fault, in the order of `Rejected`.
 
@@ -51,7 +52,7 @@ def reject(t, x, y, p, height, width, latest, keep):
     return outside, polarity, beyond, back
 
 
-@njit(nogil=True)
+@compiled
 def count(x, y, p, frame_2HW):
     """Add events to a frame uint16 [2, H, W], ON first. A full pixel stays full; return the events it could not take."""
     lost = 0
@@ -64,14 +65,14 @@ def count(x, y, p, frame_2HW):
     return lost
 
 
-@njit(nogil=True)
+@compiled
 def count_signed(x, y, p, frame_HW):
     """Add ON events to a frame int32 [H, W] and take OFF events away."""
     for i in range(len(x)):
         frame_HW[y[i], x[i]] += 2 * np.int32(p[i]) - 1
 
 
-@njit(nogil=True)
+@compiled
 def share(t, x, y, p, first, steps, span, origin, plane_CHW, next_CHW):
     """Share events between the plane before and the plane after them, float64 [C, H, W], by their distance in time.
 
@@ -88,7 +89,7 @@ def share(t, x, y, p, first, steps, span, origin, plane_CHW, next_CHW):
         next_CHW[channel, y[i], x[i]] += sign * later
 
 
-@njit(nogil=True)
+@compiled
 def remember(t, x, y, p, latest_2HW):
     """Write the time of each event to its pixel of int64 [2, H, W], ON first: what stays is the last one."""
     for i in range(len(t)):

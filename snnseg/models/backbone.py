@@ -148,6 +148,11 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_TBCHW):
         ctx.shape, ctx.dtype = x_TBCHW.shape, x_TBCHW.dtype
+        if x_TBCHW.dtype == torch.bfloat16 and not x_TBCHW.is_cuda:     # torch's sum would first make all of it float32
+            mean_BCHW = x_TBCHW[0].float()
+            for x_BCHW in x_TBCHW[1:]:
+                mean_BCHW += x_BCHW
+            return mean_BCHW / len(x_TBCHW)
         with torch.autocast(x_TBCHW.device.type, enabled=False):        # added up as it lies in memory, in rows: torch's mean would walk it across
             mean_BHWC = x_TBCHW.permute(0, 1, 3, 4, 2).sum(0, dtype=torch.float32 if x_TBCHW.dtype == torch.bfloat16 else x_TBCHW.dtype) / len(x_TBCHW)
         return mean_BHWC.permute(0, 3, 1, 2)

@@ -154,6 +154,7 @@ class Step:
         config, model = self.config, self.model
         of = () if self.ranks.alone else (self.ranks.add(sizes(mask_BHW, config.loss.void)),)
         x = inputs.source(items, key_B, config)
+        self.optimizer.zero_grad()      # before the forward pass, whose end is where most memory is in use
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             with firing.counted(model) if self.penalty else contextlib.nullcontext() as fired:
                 logits_BCHW = model(x)
@@ -161,7 +162,6 @@ class Step:
         if self.penalty:
             rate = fired.rate(*(told[1] for told in of))
             loss, rates = loss + self.penalty * rate, (rate.detach(),)
-        self.optimizer.zero_grad()
         loss.backward()
         loss, *more = (loss.detach(), *rates) if self.ranks.alone else self.together.add(loss.detach(), *rates, asked[0])
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.optimizer.parameters])
