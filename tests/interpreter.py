@@ -11,8 +11,11 @@ def quicken() -> None:
     """To be called where TRITON_INTERPRET is set, once. What kernels compute stays the same.
 
     The language is put in place of the compiler's once for each module of kernels, not at each kernel and each function that one calls;
-    and whole numbers are not looked at for an overflow, as none of such tensors' offsets comes near 2^31.
+    whole numbers are not looked at for an overflow, as none of such tensors' offsets comes near 2^31; what follows from a shape is found once
+    for each shape, and blocks of one shape are not fitted to each other.
     """
+    from triton.language import core
+    from triton.language.semantic import TritonSemantic
     from triton.runtime import interpreter
 
     patch, patched, dtype_of, dtypes = interpreter._patch_lang, {}, interpreter._get_np_dtype, {}
@@ -27,6 +30,29 @@ def quicken() -> None:
             dtypes[dtype.name] = dtype_of(dtype)
         return dtypes[dtype.name]
 
+    shaped, described, fitted, blocks = core.tensor.__init__, core.block_type.__init__, TritonSemantic.broadcast_impl_value, {}
+
+    def tensor(self, handle, type):
+        if "of_tensors" not in vars(type):
+            shaped(self, handle, type)
+            type.of_tensors = {name: value for name, value in vars(self).items() if name != "handle"}
+        vars(self).update(type.of_tensors, handle=handle)
+
+    def block(cls, element_ty, shape):
+        key = element_ty.name, *(getattr(n, "value", n) for n in shape)
+        if key not in blocks:
+            blocks[key] = object.__new__(cls)
+            described(blocks[key], element_ty, shape)
+        return blocks[key]
+
+    def broadcast(self, lhs, rhs):
+        if lhs.type.is_block() and rhs.type.is_block() and lhs.type.shape.values == rhs.type.shape.values:
+            return lhs, rhs
+        return fitted(self, lhs, rhs)
+
+    core.tensor.__init__ = tensor
+    core.block_type.__new__, core.block_type.__init__ = block, lambda *known: None
+    TritonSemantic.broadcast_impl_value = broadcast
     builder = interpreter.interpreter_builder
     interpreter._patch_lang = once
     interpreter._get_np_dtype = known
