@@ -172,9 +172,10 @@ class _Unit(torch.autograd.Function):
         T, B, _, height, width = ctx.shape
         packed = ctx.packed._replace(bits=x) if ctx.packed else None
         gathering = _gathering(packed, weight, wiring)
+        seen = packed if gathering else None        # else made where it is needed first: it is as large as y
         if y_TBCHW is None:
-            y_TBCHW = (_coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else
-                       _currents(packed if gathering else _convolved(packed or x, wiring), weight, wiring, T, B))
+            seen = None if ctx.coded else seen or _convolved(packed or x, wiring)
+            y_TBCHW = _coded_currents(ctx.coded, weight, wiring, dtype) if ctx.coded else _currents(seen, weight, wiring, T, B)
         gradients = way.unwind(y_TBCHW, ctx.kept(*kept), normal, neuron, g_TBCHW, any(ctx.needs_input_grad[4:6]), over=True)
         torch.autograd.graph.increment_version(y_TBCHW)     # a second walk back through this graph is then an error of torch's
         of_norm_and_neuron = ways.handed_back(gradients._replace(y_TBCHW=None), ctx.likes, ctx.needs_input_grad[2:6])
@@ -189,11 +190,13 @@ class _Unit(torch.autograd.Function):
             if gathering:
                 gw = gathering.of_weight(packed, gy_NCHW, weight, wiring.dilation)
                 gx = convolution.backward_to_x(gy_NCHW, w, wiring.dilation) if ctx.needs_input_grad[0] else None
-            elif gy_NCHW.is_cuda or convolution.inside(*gy_NCHW.shape[-2:], w.shape[-1], wiring.dilation) < convolution.WORTH:
-                gx, gw = convolution.backward(gy_NCHW, _convolved(packed or x, wiring), w, wiring.dilation, ctx.needs_input_grad[0])
-            else:       # one after the other, so that x and its gradient are not there at a time
-                gw = convolution.backward(gy_NCHW, _convolved(packed or x, wiring), w, wiring.dilation, False)[1]
-                gx = convolution.backward_to_x(gy_NCHW, w, wiring.dilation) if ctx.needs_input_grad[0] else None
+            else:
+                seen = _convolved(packed or x, wiring) if seen is None else seen
+                if gy_NCHW.is_cuda or convolution.inside(*gy_NCHW.shape[-2:], w.shape[-1], wiring.dilation) < convolution.WORTH:
+                    gx, gw = convolution.backward(gy_NCHW, seen, w, wiring.dilation, ctx.needs_input_grad[0])
+                else:       # one after the other, so that x and its gradient are not there at a time
+                    gw, seen = convolution.backward(gy_NCHW, seen, w, wiring.dilation, False)[1], None
+                    gx = convolution.backward_to_x(gy_NCHW, w, wiring.dilation) if ctx.needs_input_grad[0] else None
         if gx is not None:
             gx = (pooling.backward(gx, height, width) if wiring.pooled else gx).unflatten(0, (-1, B))
             gx = gx.expand(ctx.shape) / T if ctx.once else gx       # the view that made x one at all steps adds them up again
