@@ -6,6 +6,8 @@ VENV   := .venv
 READY  := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+# a hundred processes start, each of which would compile all modules anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: repro test lint slow bench golden constraints clean
 
