@@ -90,14 +90,14 @@ def _convolved(x: Tensor | Packed, wiring: Wiring) -> Tensor:
 
 
 def _gathering(x: Packed | None, weight: Tensor, wiring: Wiring) -> ModuleType | None:
-    """The loops that go from spike to spike, where they know the layer and win."""
+    """The loops that look spikes up or go from one to the next, where they know the layer and win."""
     if x is None or wiring.pooled or x.bits.device.type != "cpu":
         return None
     try:
-        from snnseg.spiking import gathered_cpu
+        from snnseg.spiking import gathered_cpu, looked_up_cpu
     except ImportError:
         return None
-    return gathered_cpu if gathered_cpu.wins(x, weight) else None
+    return next((loops for loops in (looked_up_cpu, gathered_cpu) if loops.wins(x, weight)), None)
 
 
 def _currents(x: Tensor | Packed, weight: Tensor, wiring: Wiring, steps: int, pictures: int) -> Tensor:
