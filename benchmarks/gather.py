@@ -1,10 +1,11 @@
-"""A convolution of spikes that goes from spike to spike, beside torch's own, layer by layer and spike rate by spike rate, on a CPU.
+"""A convolution of spikes that goes from spike to spike, or looks them up, beside the dense one, layer by layer and spike rate by spike rate, on a CPU.
 
     python -m benchmarks.gather [--quick] [--rates 0.1 0.25 0.5] [--pictures N] [--size 32|64] [--width W] [--dtype fp32 bf16] [--rounds N]
 
-Of Spiking-DeepLab's layers that see spikes: the forward pass, and the gradient of the weight (torch's tap by tap where most of the kernel lies
-outside the map, as snnseg takes it otherwise). Forms take turns; medians. "wins below" is the rate at which both would take equally long,
-forward and gradient together, were the time of the spikes proportional to their number. Writes data/bench/gather.json.
+Of Spiking-DeepLab's layers that see spikes: the forward pass (dense: oneDNN's), and the gradient of the weight (dense: as snnseg takes it from
+values, by `products_cpu`, by oneDNN, or tap by tap where most of the kernel lies outside the map). Forms take turns; medians. "wins below" is the
+rate at which both would take equally long, forward and gradient together, were the time of the spikes proportional to their number, which it is
+not where they are looked up. Writes data/bench/gather.json.
 """
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import torch
 from benchmarks import frame
 from benchmarks.scan import DTYPES, layers, once
 from snnseg import memory, stage
-from snnseg.spiking import bits, convolution, gathered_cpu
+from snnseg.spiking import bits, convolution, gathered_cpu, looked_up_cpu
 from snnseg.spiking.fused import in_rows
 
 
@@ -34,11 +35,13 @@ def measure(channels: int, out: int, side: int, dilation: int, dtype: str, rate:
     weight = torch.randn(out, channels, 3, 3).contiguous(memory_format=torch.channels_last)
     g = torch.randn(pictures, out, side, side).to(DTYPES[dtype]).contiguous(memory_format=torch.channels_last)
     packed, x_NCHW, as_x = bits.pack(x), x.flatten(0, 1), weight.to(DTYPES[dtype])
-    if not gathered_cpu.fits(packed, weight):
+    looks_up = looked_up_cpu.wins(packed, weight)
+    if not looks_up and not gathered_cpu.fits(packed, weight):
         return None
-    works = {"forward_dense": lambda: convolution.forward(x_NCHW, as_x, dilation), "forward": lambda: gathered_cpu.forward(packed, weight, dilation),
+    loops = looked_up_cpu if looks_up else gathered_cpu
+    works = {"forward_dense": lambda: convolution.forward(x_NCHW, as_x, dilation), "forward": lambda: loops.forward(packed, weight, dilation),
              "weight_dense": lambda: convolution.backward(g, x_NCHW, as_x, dilation, False),
-             "weight": lambda: gathered_cpu.of_weight(packed, g, weight, dilation)}
+             "weight": lambda: loops.of_weight(packed, g, weight, dilation)}
     spent: dict[str, list[float]] = {name: [] for name in works}
     for k in range(rounds + 1):
         for name, work in works.items():
@@ -47,8 +50,8 @@ def measure(channels: int, out: int, side: int, dilation: int, dtype: str, rate:
                 spent[name].append(taken)
     ms = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in spent.items()}
     wins_below = rate * (ms["forward_dense_ms"] + ms["weight_dense_ms"]) / (ms["forward_ms"] + ms["weight_ms"])
-    return {"form": "gathered", "device": "cpu", "dtype": dtype, "channels": channels, "out": out, "size": side, "dilation": dilation, "rate": rate,
-            "batch": pictures, **ms, "wins_below": wins_below}
+    return {"form": "looked up" if looks_up else "gathered", "device": "cpu", "dtype": dtype, "channels": channels, "out": out, "size": side,
+            "dilation": dilation, "rate": rate, "batch": pictures, **ms, "wins_below": wins_below}
 
 
 def main() -> None:
@@ -70,11 +73,11 @@ def main() -> None:
              for rate in asked.rates]
     rows, machine = [row for row in found if row], frame.machine("cpu")
     frame.write("gather", machine, rows)
-    print(f"{frame.told(machine)}\n{asked.pictures} pictures, medians of {asked.rounds} turns, ms\n\n{'layer':28}{'dtype':6}{'rate':>6}"
-          f"{'forward':>9}{'torch':>8}{'weight':>9}{'torch':>8}{'wins below':>12}")
+    print(f"{frame.told(machine)}\n{asked.pictures} pictures, medians of {asked.rounds} turns, ms\n\n{'layer':28}{'form':10}{'dtype':6}{'rate':>6}"
+          f"{'forward':>9}{'dense':>8}{'weight':>9}{'dense':>8}{'wins below':>12}")
     for row in rows:
         layer = f"{row['channels']} -> {row['out']}, {row['size']}x{row['size']}, d {row['dilation']}"
-        print(f"{layer:28}{row['dtype']:6}{row['rate']:6.2f}{row['forward_ms']:9.2f}{row['forward_dense_ms']:8.2f}{row['weight_ms']:9.2f}"
+        print(f"{layer:28}{row['form']:10}{row['dtype']:6}{row['rate']:6.2f}{row['forward_ms']:9.2f}{row['forward_dense_ms']:8.2f}{row['weight_ms']:9.2f}"
               f"{row['weight_dense_ms']:8.2f}{row['wins_below']:12.2f}")
 
 

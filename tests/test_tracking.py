@@ -106,7 +106,7 @@ def test_a_short_training_of_a_pipeline_waits_for_the_report(run, monkeypatch):
     assert history(run, "train/loss") == [(1, 1.0), (2, 0.5)] and not mark.exists()
     trained(3, "failed")
     assert [s for s, _ in history(run, "train/loss")] == [1, 2, 3] and not mark.exists()
-    monkeypatch.setattr(trainings, "SYNC_EVERY_S", 0.0)
+    monkeypatch.setattr(trainings, "PATIENCE_S", 0.0)
     trained(4, "finished")
     assert [s for s, _ in history(run, "train/loss")] == [1, 2, 3, 4] and not mark.exists()
 

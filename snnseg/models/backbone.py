@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snnseg.spiking import neuron as lif
-from snnseg.spiking import pooling, unit, ways
+from snnseg.spiking import pooling, readout, unit, ways
 from snnseg.spiking.cell import Cell, Learned
 from snnseg.spiking.encode import Coded, whole
 from snnseg.spiking.norm import BNTT, BatchNorm, PastTrained
@@ -79,6 +79,10 @@ class Spiking:
             return unit.in_substeps(weighted, x_TBCHW, self.neuron.levels) + conv.bias.view(-1, 1, 1)
         return folded(conv, x_TBCHW) if self.plainly else unit.Tap.apply(x_TBCHW, conv.weight, conv.bias)
 
+    def score(self, conv: nn.Conv2d | nn.ConvTranspose2d, x_NCHW: Tensor) -> Tensor:
+        """A convolution of what is no spikes: their mean, or scores."""
+        return conv(x_NCHW) if self.plainly else readout.linear(conv, x_NCHW)
+
     def largest(self, x_TBCHW: Tensor) -> Tensor:
         """Spikes behind a max pool; of integer ones, each sub-step's largest is what the largest number of them tells."""
         return folded(pooling.largest, x_TBCHW) if self.plainly else pooling.Largest.apply(x_TBCHW)
@@ -109,7 +113,10 @@ class Analog:
         return F.relu(norm(exact(unit.analog(whole(x), conv.weight, unit.Wiring(conv.dilation[0], pooled)))))
 
     def read(self, conv: nn.Conv2d, x_TBCHW: Tensor) -> Tensor:
-        return folded(conv, x_TBCHW)
+        return folded(lambda x_NCHW: readout.linear(conv, x_NCHW), x_TBCHW)
+
+    def score(self, conv: nn.Conv2d | nn.ConvTranspose2d, x_NCHW: Tensor) -> Tensor:
+        return readout.linear(conv, x_NCHW)
 
     def largest(self, x_TBCHW: Tensor) -> Tensor:
         return folded(pooling.largest, x_TBCHW)

@@ -21,6 +21,7 @@ class DeepLab(nn.Module):
     def __init__(self, classes: int, neurons: Neurons, width: float = 1.0, in_channels: int = 3, pool: Pool = "average"):
         super().__init__()
         a, b, c, d = (scaled(n, width) for n in (64, 128, 256, 1024))
+        self.neurons = neurons
         self.block1 = nn.Sequential(ConvUnit(in_channels, a, neurons, of_spikes=False), ConvUnit(a, a, neurons))
         self.block2 = nn.Sequential(ConvUnit(a, b, neurons, pool=pool), ConvUnit(b, b, neurons))
         self.block3 = nn.Sequential(ConvUnit(b, c, neurons, pool=pool), ConvUnit(c, c, neurons, dilation=2),
@@ -42,5 +43,5 @@ class DeepLab(nn.Module):
     def read(self, size: Sequence[int], s_TBCHW: Tensor) -> Tensor:
         """Logits [B, classes, *size] of what `fire` gave, or of its first steps: a net's answer after so many."""
         # the classifier is linear and its accumulator has no leak: one convolution of the mean spikes is the mean voltage
-        voltage = self.classifier(mean_over_time(s_TBCHW))
+        voltage = self.neurons.score(self.classifier, mean_over_time(s_TBCHW))
         return F.interpolate(voltage, size, mode="bilinear", align_corners=True)

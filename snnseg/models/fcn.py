@@ -19,12 +19,13 @@ from snnseg.spiking.encode import Coded
 class Upsample(nn.Module):
     """Transposed convolution (3x3, stride 2: n -> 2n + 1), then bilinear to the skip's size; the skip is added."""
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int, neurons: Neurons):
         super().__init__()
+        self.neurons = neurons
         self.conv = nn.ConvTranspose2d(classes, classes, 3, stride=2, bias=False)
 
     def forward(self, x_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
-        up = F.interpolate(self.conv(x_NCHW), skip_NCHW.shape[-2:], mode="bilinear", align_corners=True)
+        up = F.interpolate(self.neurons.score(self.conv, x_NCHW), skip_NCHW.shape[-2:], mode="bilinear", align_corners=True)
         return up + skip_NCHW
 
 
@@ -41,7 +42,7 @@ class FCN(nn.Module):
         self.head = nn.Sequential(ConvUnit(c, d, neurons, pool=pool), ConvUnit(d, d, neurons))
         self.score = nn.Conv2d(d, classes, 1)
         self.skips = nn.ModuleList(nn.Conv2d(n, classes, 1) for n in (a, b, c))
-        self.ups = nn.ModuleList(Upsample(classes) for _ in range(3))
+        self.ups = nn.ModuleList(Upsample(classes, neurons) for _ in range(3))
         self.cells = nn.ModuleList(neurons.make_cell(classes) for _ in range(2))
         initialise(self)
 
@@ -62,4 +63,4 @@ class FCN(nn.Module):
     def read(self, size: Sequence[int], s_TBCHW: Tensor, full_TBCHW: Tensor) -> Tensor:
         """Logits [B, classes, *size] of what `fire` gave, or of its first steps: a net's answer after so many."""
         # the last stage is linear and accumulates without leak: T times its answer to the mean spikes is the sum
-        return len(s_TBCHW) * exact(self.ups[2](mean_over_time(s_TBCHW), self.skips[0](mean_over_time(full_TBCHW))))
+        return len(s_TBCHW) * exact(self.ups[2](mean_over_time(s_TBCHW), self.neurons.score(self.skips[0], mean_over_time(full_TBCHW))))

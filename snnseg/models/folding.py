@@ -65,8 +65,7 @@ def fold(model: Net) -> Net:
     for layer in layers(folded).values():
         _fold(layer.conv, layer.norm.norm)
         layer.norm, layer.neurons = neurons.make_norm(layer.conv.out_channels), neurons
-    if isinstance(folded, FCN):
-        folded.neurons = neurons
+    folded.neurons = neurons
     return folded
 
 

@@ -35,6 +35,17 @@ def _kernels(x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int) -> ModuleType |
     return dilated_triton if dilated_triton.takes(x_NCHW, weight_OIKK, dilation) else None
 
 
+def _loops(g_NOHW: Tensor, x_NCHW: Tensor) -> ModuleType | None:
+    """On a CPU, loops for the gradient of the weight, where they know the layer."""
+    if g_NOHW.device.type != "cpu":
+        return None
+    try:
+        from snnseg.spiking import products_cpu
+    except ImportError:
+        return None
+    return products_cpu if products_cpu.fits(g_NOHW, x_NCHW) else None
+
+
 def forward(x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int) -> Tensor:
     """Same height and width, no bias."""
     kernel = weight_OIKK.shape[-1]
@@ -70,6 +81,8 @@ def forward_inside(x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int) -> Tensor
 def backward(g_NOHW: Tensor, x_NCHW: Tensor, weight_OIKK: Tensor, dilation: int, of_x: bool) -> tuple[Tensor | None, Tensor]:
     """Gradients of x (None if it is not asked for) and of the weight."""
     kernel = weight_OIKK.shape[-1]
+    if loops := _loops(g_NOHW, x_NCHW):
+        return backward_to_x(g_NOHW, weight_OIKK, dilation) if of_x else None, loops.of_weight(g_NOHW, x_NCHW, weight_OIKK, dilation)
     if inside(*x_NCHW.shape[-2:], kernel, dilation) < WORTH:
         kernels = _kernels(x_NCHW, weight_OIKK, dilation)
         if kernels:

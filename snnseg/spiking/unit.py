@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snnseg.spiking import bits, convolution, counter, fused, pooling, ways
+from snnseg.spiking import bits, convolution, counter, fused, pooling, readout, ways
 from snnseg.spiking.bits import Packed
 from snnseg.spiking.encode import Coded, Constant, whole
 from snnseg.spiking.fused import Fired, Normal, empty_rows, in_rows
@@ -90,14 +90,14 @@ def _convolved(x: Tensor | Packed, wiring: Wiring) -> Tensor:
 
 
 def _gathering(x: Packed | None, weight: Tensor, wiring: Wiring) -> ModuleType | None:
-    """The loops that go from spike to spike, where they know the layer and win."""
+    """The loops that look spikes up or go from one to the next, where they know the layer and win."""
     if x is None or wiring.pooled or x.bits.device.type != "cpu":
         return None
     try:
-        from snnseg.spiking import gathered_cpu
+        from snnseg.spiking import gathered_cpu, looked_up_cpu
     except ImportError:
         return None
-    return gathered_cpu if gathered_cpu.wins(x, weight) else None
+    return next((loops for loops in (looked_up_cpu, gathered_cpu) if loops.wins(x, weight)), None)
 
 
 def _currents(x: Tensor | Packed, weight: Tensor, wiring: Wiring, steps: int, pictures: int) -> Tensor:
@@ -259,7 +259,11 @@ class Tap(torch.autograd.Function):
     def backward(ctx, g_TBOHW):
         packed, weight = ctx.saved_tensors
         x_TBCHW, g_NOHW = bits.unpack(ctx.packed._replace(bits=packed)), g_TBOHW.flatten(0, 1)
-        gx, gw = convolution.backward(*_even(g_NOHW, x_TBCHW.flatten(0, 1), weight.to(g_NOHW.dtype)), 1, ctx.needs_input_grad[0])
-        gw = gw[:len(weight)]
+        x_NCHW, w = x_TBCHW.flatten(0, 1), weight.to(g_NOHW.dtype)
+        if w.shape[-1] == 1 and not g_NOHW.is_cuda:
+            gx, gw = readout.pointwise_backward(g_NOHW, x_NCHW, w, ctx.needs_input_grad[0])
+        else:
+            gx, gw = convolution.backward(*_even(g_NOHW, x_NCHW, w), 1, ctx.needs_input_grad[0])
+            gw = gw[:len(weight)]
         of_bias = g_NOHW.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype) if ctx.needs_input_grad[2] else None
         return None if gx is None else gx.unflatten(0, x_TBCHW.shape[:2]), gw.to(weight.dtype), of_bias

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 UNTRACKED = "untracked"
 SYNC_EVERY_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Tracker:
     """A reporter that keeps the MLflow run of a training in step with its metrics.jsonl.
 
-    One that may wait loads MLflow, which takes seconds, for a training of more than SYNC_EVERY_S or one that fails; a shorter one is left to `send_waiting`.
+    One that may wait loads MLflow, which takes seconds, for a training of more than PATIENCE_S or one that fails; a shorter one is left to `send_waiting`.
     """
 
     def __init__(self, folder: Path, config: Config, about: dict[str, Any], may_wait: bool = False):
@@ -72,7 +73,7 @@ class Tracker:
             self.saved(step, self.folder)
 
     def saved(self, step: int, checkpoint: Path) -> None:
-        if time.monotonic() - self.synced >= SYNC_EVERY_S:
+        if time.monotonic() - self.synced >= (PATIENCE_S if self.may_wait and self.client is None else SYNC_EVERY_S):
             self._sync()
             self.synced = time.monotonic()
 
