@@ -114,11 +114,15 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def environment() -> dict[str, str]:
-    """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
+def surroundings() -> dict[str, str]:
+    """The environment of commands: this interpreter's programs first on the path, this checkout's package first on the imports."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
                          "DVC_NO_ANALYTICS": "1"}
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return surroundings()
 
 
 @pytest.fixture(scope="session")
