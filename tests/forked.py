@@ -1,7 +1,8 @@
 """`python -m NAME ...` as a fork of one process that has the libraries loaded: a command begins in 0.1 s instead of 2 to 4 s of a core.
 
 `run` and `Popen` take the place of subprocess's. The fork has its own arguments, folder, environment, output, session and pid, and comes to its end as a
-command does; what it is spared is Python's start and the imports of LIBRARIES. None of snnseg is loaded before. Where the environment asks for something that is
+command does; what it is spared is Python's start and the imports of LIBRARIES. Of snnseg it has the config's
+model and the verbs before, which keep nothing. Where the environment asks for something that is
 fixed with the start (all but FREE), or there is more to do than a module's name (another program, `preexec_fn`, ...), a real process is started: so tests
 of the start itself (what is loaded, how soon, locale, hash seed) take subprocess.
 """
@@ -18,64 +19,78 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.console", "ruamel.yaml", "safetensors.torch", "PIL.Image", "mlflow",
              "snnseg.config", "snnseg.cli.main"]
-FREE = {"PYTEST_CURRENT_TEST", "RAY_AUTH_TOKEN", "RAY_ADDRESS"}       # no library reads them while it is imported
+# what none of LIBRARIES reads while it is imported, but for zarr's settings in HOME, and what commands and imports set by themselves
+FREE = {"PYTEST_CURRENT_TEST", "HOME", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE", "_MLFLOW_TELEMETRY_SESSION_ID"}
 ALIKE = "executable preexec_fn pass_fds startupinfo creationflags shell gid gids uid umask".split()
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of commands: this interpreter's programs first on the path, this checkout's package first on the imports."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+
+
 def fixed(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in FREE}
+    return {name: value for name, value in environment.items() if name not in FREE and not name.startswith("RAY_")}
+
+
+@functools.cache
+def at_first() -> dict[str, str]:
+    """As it is when the tests are collected, whatever one of them sets later."""
+    return fixed(surroundings())
 
 
 class Server:
     """The process with the libraries, and what it has told: how forks by pid have ended. It ends with the tests."""
 
-    def __init__(self, environment: dict[str, str]):
-        self.environment, self.ended, self.turn = environment, {}, threading.Lock()
+    def __init__(self):
+        self.begun, self.ended, self.rest, self.turn = None, {}, b"", threading.Lock()
         self.door, inside = socket.socketpair()
         with inside:
-            self.process = subprocess.Popen([sys.executable, __file__, str(inside.fileno())], pass_fds=[inside.fileno()], env=environment,
+            self.process = subprocess.Popen([sys.executable, __file__, str(inside.fileno())], pass_fds=[inside.fileno()],
+                                            env={"HOME": os.path.expanduser("~"), **at_first(), "GOMP_SPINCOUNT": "1000"},     # as stage.run sets it before torch is loaded
                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        self.lines = self.door.makefile()
 
     def begin(self, asked: dict[str, Any], out: int, err: int) -> int:
         """The pid of a new fork that writes to these two."""
         with self.turn:
+            self.begun = None
             socket.send_fds(self.door, [json.dumps(asked).encode() + b"\n"], [out, err])
-            while "begun" not in (told := self._told()):
-                pass
-            return told["begun"]
+            while self.begun is None:
+                self._listen()
+            return self.begun
 
     def status(self, pid: int, patient: bool) -> int | None:
         """How the fork ended, as os.waitpid tells it; None if it has not."""
         with self.turn:
             while pid not in self.ended and (patient or select.select([self.door], [], [], 0)[0]):
-                self._told()
+                self._listen()
             return self.ended.get(pid)
 
-    def _told(self) -> dict[str, int]:
-        if not (line := self.lines.readline()):
+    def _listen(self) -> None:
+        if not (heard := self.door.recv(2**16)):
             raise RuntimeError(f"{__file__}: its process ended, code {self.process.wait()}")
-        told = json.loads(line)
-        if "status" in told:
-            self.ended[told["pid"]] = told["status"]
-        return told
+        *lines, self.rest = (self.rest + heard).split(b"\n")
+        for told in map(json.loads, lines):
+            if "begun" in told:
+                self.begun = told["begun"]
+                self.ended.pop(self.begun, None)        # another one's, long ago
+            else:
+                self.ended[told["pid"]] = told["status"]
 
     def close(self) -> None:
-        self.lines.close()
         self.door.close()
         self.process.wait()
 
 
 @functools.cache
 def server() -> Server:
-    """This process's own, of the environment that the tests have when it is first asked for."""
-    from conftest import surroundings
-
-    found = Server(fixed(surroundings()))
+    found = Server()
     atexit.register(found.close)
     return found
 
@@ -88,7 +103,7 @@ class Popen(subprocess.Popen):
     def __init__(self, args: list[str], **options: Any):
         env = options.get("env") or dict(os.environ)
         self.asked = {"arguments": args[2:], "folder": str(options.get("cwd") or os.getcwd()), "environment": env, "session": options.get("start_new_session", False)}
-        self.forked = args[:2] == [sys.executable, "-m"] and not any(options.get(name) for name in ALIKE) and fixed(env) == server().environment
+        self.forked = args[:2] == [sys.executable, "-m"] and not any(options.get(name) for name in ALIKE) and fixed(env) == at_first()
         super().__init__(args, **options)
 
     def _execute_child(self, *asked):
