@@ -2,9 +2,9 @@
 import gc
 import os
 import shutil
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from snnseg import config, sections
@@ -34,6 +34,7 @@ def pytest_collection_finish():
     """What is loaded by now stays to the end; the garbage collector, looking through it again and again, took a fifth of the tests' time."""
     gc.collect()
     gc.freeze()
+    forked.at_first()
 
 
 @pytest.hookimpl(optionalhook=True)     # xdist's; its own groups by mark have no effect from pytest 9.2 on
@@ -116,9 +117,8 @@ def two_threads():
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """For subprocesses: this interpreter's programs first on the path, this checkout's package first on the imports."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-                         "DVC_NO_ANALYTICS": "1"}
+    """For commands."""
+    return forked.surroundings()
 
 
 @pytest.fixture(scope="session")

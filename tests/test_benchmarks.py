@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ def test_kept_bytes_are_those_that_autograd_saves():
 
 
 def benchmark(name: str, project: Path, environment, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=250)
+    return forked.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=250)
 
 
 def rows(project: Path, name: str) -> list[dict]:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import typer
 from conftest import TINY
@@ -53,9 +54,8 @@ VERBS = {name: command for name, command in GROUP.items() if name != "data"} | {
     f"{group} {name}": command for group in ("data", "jobs") for name, command in GROUP[group].commands.items()}
 
 
-def snnseg(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 120, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=env, capture_output="stdout" not in options, text=True, encoding="utf-8",
-                          timeout=timeout, **options)
+def snnseg(*arguments: str, env: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return forked.run([*COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -139,7 +139,7 @@ def test_help_is_there_at_once(environment):
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        assert snnseg("--help", env=environment).returncode == 0
+        assert subprocess.run([*COMMAND, "--help"], cwd=ROOT, env=environment, capture_output=True).returncode == 0
         seconds.append(time.perf_counter() - start)
     print(f"snnseg --help: median {statistics.median(seconds):.3f} s over 5 runs")
     assert statistics.median(seconds) < 1.0

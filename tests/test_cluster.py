@@ -12,6 +12,7 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 from aiohttp import web
 
@@ -298,7 +299,7 @@ class Fake:
 def run(url: str, *arguments: str, cwd: Path, env: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
     verb = [*arguments[:2], "--address", url, *arguments[2:]] if arguments[0] == "jobs" and len(arguments) > 1 and not arguments[1].startswith("-") else \
         [arguments[0], "--address", url, *arguments[1:]]
-    return subprocess.run([*COMMAND, *verb], cwd=cwd, env=env | {"RAY_AUTH_TOKEN": TOKEN} | more, capture_output=True, text=True, timeout=60)
+    return forked.run([*COMMAND, *verb], cwd=cwd, env=env | {"RAY_AUTH_TOKEN": TOKEN} | more, capture_output=True, text=True, timeout=60)
 
 
 def test_a_job_from_the_command_line(project, environment):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import zarr
@@ -79,7 +80,7 @@ def test_an_error_on_the_cluster_is_the_error(tmp_path, ray_cluster):
 
 def test_no_cluster_is_one_line(tmp_path, environment):
     load(tmp_path, "voc")
-    done = subprocess.run([sys.executable, "-m", "snnseg", "prepare", "voc", "--set", "cluster.address=127.0.0.1:1", *sets(VOC)], cwd=tmp_path,
+    done = forked.run([sys.executable, "-m", "snnseg", "prepare", "voc", "--set", "cluster.address=127.0.0.1:1", *sets(VOC)], cwd=tmp_path,
                           env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 9 and "127.0.0.1:1" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr, done.stderr
 
@@ -109,7 +110,7 @@ def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
     work = c.store.with_name(f".work-{c.store.name}")
     moments, finished = random.Random(4), {}
     for _ in range(5):
-        process = subprocess.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        process = forked.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    start_new_session=True)
         time.sleep(moments.uniform(0.3, 0.9) * length)
         os.killpg(process.pid, signal.SIGKILL)

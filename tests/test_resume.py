@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import mlflow
 import pytest
 from conftest import TINY
@@ -51,7 +52,7 @@ def test_kill_at_random_moments(twins, environment):
     subprocess.run(command(whole), env=environment, check=True, capture_output=True, timeout=300)
     rng, killed_at = random.Random(0), []
     for _ in range(KILLS):
-        process = subprocess.Popen(command(broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked.Popen(command(broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         target, deadline = (killed_at[-1] if killed_at else 0) + rng.randint(3, 14), time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:      # wait until it got further, then some more
             lines = read_journal(journal(broken)) if journal(broken) else []
@@ -63,7 +64,7 @@ def test_kill_at_random_moments(twins, environment):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         killed_at.append(read_journal(journal(broken))[-1]["step"])
-    done = subprocess.run(command(broken), env=environment, capture_output=True, text=True, timeout=300)
+    done = forked.run(command(broken), env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "goes on from step" in done.stderr, done.stderr
     assert outcome(broken) == outcome(whole) and outcome(broken)[2] == list(range(1, 91))
     assert not list((broken / "data").rglob(".partial*"))
@@ -77,7 +78,7 @@ def test_kill_at_random_moments(twins, environment):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_exits_130(twins, environment, number):
     root = twins[0]
-    process = subprocess.Popen(command(root, "track.mlflow=false"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = forked.Popen(command(root, "track.mlflow=false"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (journal(root) and read_journal(journal(root))):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
