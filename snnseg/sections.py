@@ -174,7 +174,7 @@ Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int
 class Tune(Section):
     """A sweep: which numbers are drawn from where, and for how long each trial trains."""
 
-    name: Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]       # another name begins another sweep
+    name: Annotated[str, Field(pattern=r"^[\w-]+$", max_length=40)]     # another name begins another sweep
     trials: Annotated[int, Field(ge=1, le=100_000)]
     space: Annotated[dict[str, Range], BeforeValidator(ranges.by_key)]    # whether keys and values fit the other sections: tuning.space
     objectives: Annotated[list[Literal["miou", "energy"]], AfterValidator(ranges.objectives)]
@@ -193,19 +193,19 @@ class Tune(Section):
 class Cluster(Section):
     """Where stores are written, trials run and commands sent when one machine is not enough."""
 
-    address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+    address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]+$", max_length=200)] | None  # of a Ray cluster: auto, HOST:PORT, local; null = none
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None   # null = 1 where there are GPUs, else 0
     storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
     max_failures: CountOrZero                   # lost workers after which a training goes on by itself
-    dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]{1,200}/?$")]     # of a Ray cluster that takes jobs
-    data: Annotated[str, Field(pattern=r"^/[^\n]{1,1000}$")] | None     # the project's data folder as a job's machine sees it; null = where it is here
+    dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]+/?$", max_length=209)]     # of a Ray cluster that takes jobs
+    data: Annotated[str, Field(pattern=r"^/[^\n]+$", max_length=1001)] | None     # the project's data folder as a job's machine sees it; null = where it is here
     job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
 
 
 class Track(Section):
     mlflow: bool
     system_metrics: bool        # of a training's machine, every ten seconds
-    experiment: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
+    experiment: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=60)]
 
 
 class Sections(Section):
