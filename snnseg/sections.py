@@ -62,6 +62,8 @@ class Optim(Section):
 
 
 class Train(Section):
+    """How long, on how much at a time, and what it may cost in memory."""
+
     epochs: Count
     batch: Count
     workers: Literal["auto"] | Count            # processes that train one net; auto = 1 in place, all that a cluster has at cluster.address
@@ -69,7 +71,8 @@ class Train(Section):
     precision: Literal["fp32", "tf32", "bf16"]
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
     graph: bool                                 # on a GPU, capture a step once and replay it
-    recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
+    give_back: bool                             # on a CPU: freed memory goes back to the system at once, not to the next step
+    recompute: bool                             # likewise, and convolve anew in the backward pass instead of keeping what was: less memory, more time
     sync_norm: Literal["synced", "local"]       # statistics of norms over all workers' pictures, or over each worker's own
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
@@ -77,6 +80,11 @@ class Train(Section):
     log_every: Count                            # steps between lines of metrics.jsonl
     checkpoint_every: Count                     # steps
     keep: Count                                 # checkpoints
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether freed memory goes back to the system at once."""
+        return self.give_back or self.recompute
 
 
 class Evaluate(Section):
@@ -241,7 +249,7 @@ class Sections(Section):
         return self
 
 
-LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}}     # numbers that came later, as nets before them were trained
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}, "train": {"give_back": False}}     # numbers that came later, as nets before them were trained
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
 
@@ -348,7 +356,7 @@ class Config(Sections):
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include=SHAPING)
-        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers"):
+        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers", "give_back"):
             del told["train"][without_effect]
         if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
             del told["train"]["sync_norm"]          # the same numbers whatever the number of workers
