@@ -110,7 +110,10 @@ def test_a_max_pool_is_another_answer_of_the_same_weights(net, neurons):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_on_a_gpu(dtype):
-    """Channels innermost, as the nets have them: torch's padded average is wrong there (pytorch issue 188344), its largest is not."""
+    """Channels innermost, as the nets have them: torch's padded average is wrong there (pytorch issue 188344), its largest is not.
+
+    A neuron in up to four windows has the sum of their gradients, which a CPU rounds to bfloat16 at each addition: 2^-7 apart where they are of order 4.
+    """
     x, g = spikes(T, B, 24, 17, 16, dtype=dtype), torch.randn(T, B, 24, 9, 8).to(dtype)
     found = []
     for device in ("cpu", "cuda"):
@@ -118,7 +121,7 @@ def test_on_a_gpu(dtype):
         y = pooling.Largest.apply(leaf)
         found.append((y.detach().cpu(), torch.autograd.grad(y, leaf, g.to(device))[0].cpu()))
     assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][1], found[1][1], **({} if dtype == torch.float32 else {"rtol": 0.016, "atol": 0.04}))
 
 
 # ------------------------------------------------------------------------------------------------ the number
