@@ -49,6 +49,7 @@ class Model(Section):
 class Loss(Section):
     void: Literal["ignore", "background"]       # pixels marked 255: left out, or trained as background (the authors' way)
     spike_rate: Annotated[Number, Field(ge=0, le=1e6)]  # times the mean number of spikes a neuron and step, added to a spiking net's loss
+    background: Annotated[Number, Field(gt=0, le=1000)]     # weight of a pixel of the first class; the others' is 1
 
 
 class Optim(Section):
@@ -249,7 +250,7 @@ class Sections(Section):
         return self
 
 
-LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0}, "train": {"give_back": False}}     # numbers that came later, as nets before them were trained
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0, "background": 1.0}, "train": {"give_back": False}}    # numbers that came later, as nets before them
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
 
@@ -368,5 +369,7 @@ class Config(Sections):
             del told["model"]["pool"]
         if not told["loss"]["spike_rate"] or not self.spiking:
             del told["loss"]["spike_rate"]
+        if told["loss"]["background"] == 1:
+            del told["loss"]["background"]
         told |= {"store": store_digest, "code": code_digest, "name": self.name}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -123,7 +123,7 @@ REFUSED = {
     "scalar for a list": (changed("milestones: [0.5]", "milestones: 0.5"), [f":{LINE['optim.milestones']}: optim.milestones:", "list", "found 0.5"]),
     "text in a list": (changed("milestones: [0.5]", "milestones: [half]"), [f":{LINE['optim.milestones']}: optim.milestones.0:", 'found "half"']),
     "mapping with odd keys in a list": (changed("milestones: [0.5]", "milestones: [{2020-01-01: 1}]"), [f":{LINE['optim.milestones']}: optim.milestones.0:"]),
-    "scalar for a section": (changed(LOSS, "loss: 3\n"), [f":{LINE['loss']}: loss: expected keys below it (void, spike_rate), found 3"]),
+    "scalar for a section": (changed(LOSS, "loss: 3\n"), [f":{LINE['loss']}: loss: expected keys below it (void, spike_rate, background), found 3"]),
     "list for a section": (changed(LOSS, "loss: [ignore]\n"), [f":{LINE['loss']}: loss:", 'found ["ignore"]']),
     "section without keys": (changed(LOSS, "loss:\n"), [f":{LINE['loss']}: loss:", "found null"]),
     "key without a value": (changed("epochs: 4", "epochs:"), [f":{LINE['train.epochs']}: train.epochs:", "found null"]),

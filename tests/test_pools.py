@@ -138,9 +138,9 @@ def test_a_net_from_before_these_numbers_is_read_as_it_was(tiny):
     """And its run's fingerprint is the one that it had."""
     now = tiny()
     about = now.about
-    del about["config"]["model"]["pool"], about["config"]["loss"]["spike_rate"]
+    del about["config"]["model"]["pool"], about["config"]["loss"]["spike_rate"], about["config"]["loss"]["background"]
     assert sections.Config.of(about, now.root) == now
     assert sections.since(about["config"])["model"]["pool"] == "average"
     prints = [tiny(name, *how).fingerprint("seal", "code") for name, *how in (
-        ["spiking_fcn"], ["spiking_fcn", "model.pool=max"], ["spiking_fcn", "loss.spike_rate=1.0"], ["ann_fcn"], ["ann_fcn", "model.pool=max"])]
-    assert len(set(prints)) == 5 and prints[3] == tiny("ann_fcn", "loss.spike_rate=1.0").fingerprint("seal", "code"), "an ANN has no spikes"
+        ["spiking_fcn"], ["spiking_fcn", "model.pool=max"], ["spiking_fcn", "loss.spike_rate=1.0"], ["ann_fcn"], ["ann_fcn", "model.pool=max"], ["ann_fcn", "loss.background=0.5"])]
+    assert len(set(prints)) == 6 and prints[3] == tiny("ann_fcn", "loss.spike_rate=1.0").fingerprint("seal", "code"), "an ANN has no spikes"

@@ -211,7 +211,7 @@ def test_without_a_share_nothing_is_shared(monkeypatch):
 NETS = [("spiking_deeplab", "model.norm=bntt", "train.kernels=cpu"), ("spiking_fcn", "model.norm=tdbn", "train.kernels=cpu"),
         ("spiking_deeplab", "model.norm=bn", "train.kernels=cpu", "optim.clip_norm=0.5"), ("spiking_deeplab", "model.norm=bntt", "train.kernels=reference"),
         ("spiking_deeplab", "model.norm=tdbn", "train.kernels=reference", "loss.void=background"),
-        ("spiking_fcn", "model.norm=bn", "model.pool=max", "loss.spike_rate=0.5"), ("ann_deeplab", "optim.weight_decay=0.01")]
+        ("spiking_fcn", "model.norm=bn", "model.pool=max", "loss.spike_rate=0.5"), ("ann_deeplab", "optim.weight_decay=0.01", "loss.background=0.4")]
 
 
 @pytest.mark.parametrize("net", NETS, ids=" ".join)

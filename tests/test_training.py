@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from snnseg import lock
 from snnseg.data import prepare, store
@@ -18,7 +19,7 @@ from snnseg.models import saved, zoo
 from snnseg.models.feed import fed
 from snnseg.seal import file_sha256
 from snnseg.training import checkpoint, loop, optim, run
-from snnseg.training.loss import cross_entropy
+from snnseg.training.loss import cross_entropy, weighted
 from snnseg.training.report import Journal, Reporters, read_journal
 from snnseg.training.step import PLAINLY, Step
 
@@ -303,6 +304,19 @@ def test_loss_of_void():
     assert cross_entropy(logits, mask, "background").item() == pytest.approx((-math.log(3 / 4) - math.log(1 / 2)) / 2)
     nothing = torch.full((1, 1, 2), 255, dtype=torch.uint8)
     assert cross_entropy(logits, nothing).item() == 0
+
+
+def test_loss_of_a_background_that_counts_for_less(tiny):
+    logits, mask = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    pixels = F.cross_entropy(logits, mask, reduction="none")
+    expected = (pixels * torch.where(mask == 0, 0.25, 1.0)).mean()
+    torch.testing.assert_close(cross_entropy(logits, mask, weight_K=weighted(3, 0.25)), expected)
+    assert weighted(3, 1.0) is None
+    config = tiny("ann_deeplab", "loss.background=0.25")
+    model = zoo.build(config)
+    update = Step(model, optim.build(config.optim, model), config, torch.device("cpu"))
+    plain = Step(model, optim.build(config.optim, model), tiny("ann_deeplab"), torch.device("cpu"))
+    assert update.weight_K.tolist() == [0.25, 1.0] and plain.weight_K is None
 
 
 def test_learning_rate(tiny):

@@ -14,13 +14,20 @@ def sizes(mask_BHW: Tensor, void: str = "ignore") -> Tensor:
     return torch.cat([pictures * mask_BHW[0].numel() if void == "background" else (mask_BHW != VOID).sum().view(1), pictures])
 
 
-def cross_entropy(logits_BCHW: Tensor, mask_BHW: Tensor, void: str = "ignore", of: Tensor | None = None) -> Tensor:
+def weighted(classes: int, background: float) -> Tensor | None:
+    """Of a pixel by its class, float32 [classes]: the first one's and 1; None where they are all 1."""
+    return None if background == 1 else torch.tensor([background] + [1.0] * (classes - 1))
+
+
+def cross_entropy(logits_BCHW: Tensor, mask_BHW: Tensor, void: str = "ignore", of: Tensor | None = None,
+                  weight_K: Tensor | None = None) -> Tensor:
     """Mean over all pixels but void ones; 0 where all are void. `void="background"` trains them as class 0.
 
     Where the batch is a part of one, `of` is the `sizes` of the whole: the parts' losses add up to its mean.
+    With `weight_K` a pixel's term is so many times itself; it is still divided by the number of pixels.
     """
     mask = mask_BHW.long()
     if void == "background":
         mask = mask.masked_fill(mask == VOID, 0)
-    total = F.cross_entropy(logits_BCHW.float(), mask, ignore_index=VOID, reduction="sum")
+    total = F.cross_entropy(logits_BCHW.float(), mask, weight_K, ignore_index=VOID, reduction="sum")
     return total / ((mask != VOID).sum() if of is None else of[0]).clamp(min=1)

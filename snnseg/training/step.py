@@ -25,7 +25,7 @@ from snnseg.ranks import ALONE, Ranks
 from snnseg.sections import Config
 from snnseg.training import firing
 from snnseg.training.checkpoint import State, still
-from snnseg.training.loss import cross_entropy, sizes
+from snnseg.training.loss import cross_entropy, sizes, weighted
 from snnseg.training.optim import Adam
 from snnseg.training.together import Together
 
@@ -96,6 +96,8 @@ class Step:
     def __init__(self, model: nn.Module, optimizer: Adam, config: Config, device: torch.device, ranks: Ranks = ALONE):
         self.model, self.optimizer, self.config, self.device, self.ranks = model, optimizer, config, device, ranks
         self.penalty = config.loss.spike_rate if config.spiking else 0.0        # an ANN has no spikes
+        weight_K = weighted(config.classes, config.loss.background)
+        self.weight_K = None if weight_K is None else weight_K.to(device)
         self.together = None if ranks.alone else Together(optimizer.parameters, 3 if self.penalty else 2, ranks)
         self.answers = None if ranks.alone else torch.tensor([[0.0], [1.0]], device=device)     # to whether to stop
         zoo.compute_in(config.train.precision)
@@ -152,15 +154,15 @@ class Step:
         """A step whose every operation is the device's own."""
         items, mask_BHW, key_B, asked = reads
         config, model = self.config, self.model
-        of = () if self.ranks.alone else (self.ranks.add(sizes(mask_BHW, config.loss.void)),)
+        of = None if self.ranks.alone else self.ranks.add(sizes(mask_BHW, config.loss.void))
         x = inputs.source(items, key_B, config)
         self.optimizer.zero_grad()      # before the forward pass, whose end is where most memory is in use
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             with firing.counted(model) if self.penalty else contextlib.nullcontext() as fired:
                 logits_BCHW = model(x)
-        loss, rates = cross_entropy(logits_BCHW, mask_BHW, config.loss.void, *of), ()
+        loss, rates = cross_entropy(logits_BCHW, mask_BHW, config.loss.void, of, self.weight_K), ()
         if self.penalty:
-            rate = fired.rate(*(told[1] for told in of))
+            rate = fired.rate(*(() if of is None else (of[1],)))
             loss, rates = loss + self.penalty * rate, (rate.detach(),)
         loss.backward()
         loss, *more = (loss.detach(), *rates) if self.ranks.alone else self.together.add(loss.detach(), *rates, asked[0])
