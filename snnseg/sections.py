@@ -207,7 +207,7 @@ class Cluster(Section):
     storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
     max_failures: CountOrZero                   # lost workers after which a training goes on by itself
     dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]+/?$", max_length=209)]     # of a Ray cluster that takes jobs
-    data: Annotated[str, Field(pattern=r"^/[^\n]+$", max_length=1001)] | None     # the project's data folder as a job's machine sees it; null = where it is here
+    data: Annotated[str, Field(pattern=r"^/[^\n]+$", max_length=1001)] | None  # the project's data folder as a job's machine sees it; null = where it is here
     job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
 
 
@@ -250,7 +250,8 @@ class Sections(Section):
         return self
 
 
-LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0, "background": 1.0}, "train": {"give_back": False}}    # numbers that came later, as nets before them
+# numbers that came later, as nets before them were trained
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0, "background": 1.0}, "train": {"give_back": False}}
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
 
