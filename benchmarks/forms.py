@@ -115,7 +115,7 @@ def ours(work: Work, *changes: str) -> Ready:
     from snnseg.training.step import Step
 
     asked, device = numbers(work, *changes), torch.device(work.device)
-    (memory.give_back if asked.train.recompute else memory.keep_freed)()        # as a training has it
+    memory.set_up(asked.train)        # as a training has it
     model = zoo.build(asked).to(device).train()
     update = Step(model, optim.build(asked.optim, model), asked, device)
     index_B, there = np.arange(work.batch), pictures(work)
@@ -171,6 +171,7 @@ FORMS = {
     "snnseg": Form("ours", lambda work: ours(work, "train.kernels=auto")),
     "snnseg reference": Form("ours", lambda work: ours(work, "train.kernels=reference")),
     "snnseg tf32": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.precision=tf32"), devices=("cuda",)),
+    "snnseg lean": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.give_back=true")),
     "snnseg recompute": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.recompute=true")),
     "paper": _PAPER, "paper channels_last": _last(_PAPER),
     "paper without cuDNN": Form("published", partial(another, style="paper", cudnn=False), devices=("cuda",)),      # as the authors' train.py has it
@@ -194,13 +195,14 @@ def measurable(names: list[str], work: Work) -> list[str]:
 
 
 def _accepted(name: str, work: Work) -> bool:
-    """TF32 is a form of fp32 alone; recomputing is left out where snnseg has no such number."""
+    """TF32 is a form of fp32 alone; a form is left out where snnseg has no such number."""
     if name == "snnseg tf32":
         return work.dtype == "fp32"
-    if name != "snnseg recompute":
+    number = {"snnseg lean": "train.give_back=true", "snnseg recompute": "train.recompute=true"}.get(name)
+    if number is None:
         return True
     try:
-        numbers(work, "train.recompute=true")
+        numbers(work, number)
     except ConfigError:
         return False
     return True

@@ -62,7 +62,7 @@ class Trainer:
     """A net and its step on one rank; a context, after which nothing of it is left on the device."""
 
     def __init__(self, asked: Config, device: torch.device, ranks: Ranks):
-        (memory.give_back if asked.train.recompute else memory.keep_freed)()
+        memory.set_up(asked.train)
         self.asked, self.device, self.ranks = asked, device, ranks
         share = None if ranks.alone or asked.train.sync_norm == "local" else ranks.add
         model = zoo.build(asked, share).to(device).train()

@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snnseg.errors import OutOfMemory, SnnsegError
-from snnseg.sections import Config
+from snnseg.sections import Config, Train
 
 LARGE = 2**22           # bytes of a tensor that goes back to the system at once, where memory is short
+
+
+def set_up(train: Train) -> None:
+    """Have this process treat freed memory as a training asks for."""
+    (give_back if train.gives_back else keep_freed)()
 
 
 def keep_freed() -> None:
@@ -28,7 +33,7 @@ def give_back() -> None:
     page by page, the system's zeroing made a step half as long again.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")      # read by torch at its first tensor
-    _allocating(mapped_from=LARGE)
+    _allocating(trim_threshold=LARGE, mapped_from=LARGE, mapped_at_most=2**16)
 
 
 def _allocating(**asked: int) -> None:

@@ -63,6 +63,8 @@ class Optim(Section):
 
 
 class Train(Section):
+    """How long, on how much at a time, and what it may cost in memory."""
+
     epochs: Count
     batch: Count
     workers: Literal["auto"] | Count            # processes that train one net; auto = 1 in place, all that a cluster has at cluster.address
@@ -70,7 +72,8 @@ class Train(Section):
     precision: Literal["fp32", "tf32", "bf16"]
     kernels: Literal["auto", "reference", "cpu", "triton"]      # how norm and neuron are run; auto takes the fastest that is sure on the device
     graph: bool                                 # on a GPU, capture a step once and replay it
-    recompute: bool                             # convolve anew in the backward pass instead of keeping what was: less memory, more time
+    give_back: bool                             # on a CPU: freed memory goes back to the system at once, not to the next step
+    recompute: bool                             # likewise, and convolve anew in the backward pass instead of keeping what was: less memory, more time
     sync_norm: Literal["synced", "local"]       # statistics of norms over all workers' pictures, or over each worker's own
     flip: bool                                  # mirror half of the pictures
     shift: Annotated[int, Field(ge=0, le=32)]   # move pictures by up to so many pixels
@@ -78,6 +81,11 @@ class Train(Section):
     log_every: Count                            # steps between lines of metrics.jsonl
     checkpoint_every: Count                     # steps
     keep: Count                                 # checkpoints
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether freed memory goes back to the system at once."""
+        return self.give_back or self.recompute
 
 
 class Evaluate(Section):
@@ -175,7 +183,7 @@ Range = Annotated[dict[Literal["float", "log", "int", "choice"], list[bool | int
 class Tune(Section):
     """A sweep: which numbers are drawn from where, and for how long each trial trains."""
 
-    name: Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]       # another name begins another sweep
+    name: Annotated[str, Field(pattern=r"^[\w-]+$", max_length=40)]     # another name begins another sweep
     trials: Annotated[int, Field(ge=1, le=100_000)]
     space: Annotated[dict[str, Range], BeforeValidator(ranges.by_key)]    # whether keys and values fit the other sections: tuning.space
     objectives: Annotated[list[Literal["miou", "energy"]], AfterValidator(ranges.objectives)]
@@ -194,19 +202,19 @@ class Tune(Section):
 class Cluster(Section):
     """Where stores are written, trials run and commands sent when one machine is not enough."""
 
-    address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]{1,200}$")] | None     # of a Ray cluster: auto, HOST:PORT, local; null = none
+    address: Annotated[str, Field(pattern=r"^[\w.:/@\[\]-]+$", max_length=200)] | None  # of a Ray cluster: auto, HOST:PORT, local; null = none
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None   # null = 1 where there are GPUs, else 0
     storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
     max_failures: CountOrZero                   # lost workers after which a training goes on by itself
-    dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]{1,200}/?$")]     # of a Ray cluster that takes jobs
-    data: Annotated[str, Field(pattern=r"^/[^\n]{1,1000}$")] | None     # the project's data folder as a job's machine sees it; null = where it is here
+    dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]+/?$", max_length=209)]     # of a Ray cluster that takes jobs
+    data: Annotated[str, Field(pattern=r"^/[^\n]+$", max_length=1001)] | None  # the project's data folder as a job's machine sees it; null = where it is here
     job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
 
 
 class Track(Section):
     mlflow: bool
     system_metrics: bool        # of a training's machine, every ten seconds
-    experiment: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
+    experiment: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=60)]
 
 
 class Sections(Section):
@@ -242,7 +250,8 @@ class Sections(Section):
         return self
 
 
-LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0, "background": 1.0}}     # numbers that came later, as nets before them were trained
+# numbers that came later, as nets before them were trained
+LATER = {"model": {"pool": "average"}, "loss": {"spike_rate": 0.0, "background": 1.0}, "train": {"give_back": False}}
 SHAPING = {"encode", "neuron", "model", "loss", "optim", "train"}       # beside the store, the sections that a net's weights follow from
 DATA = "SNNSEG_DATA"    # in the environment of a job on a cluster, whose copy of the project holds the code only
 
@@ -349,7 +358,7 @@ class Config(Sections):
     def fingerprint(self, store_digest: str, code_digest: str) -> str:
         """sha256 over all that influences the weights: sections, the seal of the training store, the code."""
         told = self.model_dump(include=SHAPING)
-        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers"):
+        for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers", "give_back"):
             del told["train"][without_effect]
         if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
             del told["train"]["sync_norm"]          # the same numbers whatever the number of workers

@@ -44,6 +44,13 @@ def test_what_is_kept_is_what_a_step_keeps(tiny, form, precision, recompute):
         assert predicted < 0.5 * forecast.of(tiny(*numbers)).kept
 
 
+@pytest.mark.parametrize("form", [("spiking_deeplab", "encode.coding=poisson"), ("ddd17/spiking_fcn",)], ids=" ".join)
+def test_giving_back_a_step_keeps_one_layer_less(tiny, form):
+    config = tiny(*form, "encode.timesteps=6", "train.batch=9", "model.width=0.125", "train.give_back=true")
+    assert forecast.of(config).kept == pytest.approx(kept(config), rel=0.02)
+    assert forecast.of(config).kept < forecast.of(tiny(*form, "encode.timesteps=6", "train.batch=9", "model.width=0.125")).kept
+
+
 def test_it_grows_with_what_a_step_holds(tiny):
     def of(*overrides, experiment="spiking_deeplab"):
         return forecast.of(tiny(experiment, "encode.coding=poisson", *overrides))

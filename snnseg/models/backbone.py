@@ -45,6 +45,7 @@ class Spiking:
     past_trained: PastTrained = "hold"
     way: str = "auto"           # how norm and neuron are run: reference, cpu, triton, or what fits best
     recompute: bool = False     # convolve anew in the backward pass instead of keeping what was convolved
+    recompute_coded: bool = False   # likewise, the layer alone whose input is made anew in any case
     learn_leak: Learned = "none"    # one a layer or a channel, beginning at the neuron's
     learn_threshold: Learned = "none"
     share: Share | None = None      # adds a tensor up over all processes that train the net: their batches are normalised as one
@@ -64,7 +65,8 @@ class Spiking:
         """Spikes of the layer, in the dtype of its input currents."""
         normal = None if isinstance(norm, nn.Identity) else norm.normal(x.shape[0])
         substeps = self.neuron.levels if self.substeps and of_spikes else 1
-        fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, self.recompute, substeps), normal, cell(), self.way)
+        recompute = self.recompute or self.recompute_coded and not isinstance(x, Tensor)
+        fired = unit.run(x, conv.weight, unit.Wiring(conv.dilation[0], pooled, of_spikes, recompute, substeps), normal, cell(), self.way)
         if fired.mean_TC is not None:
             values = fired.spikes_TBCHW[:, :, 0].numel() // len(fired.mean_TC) if fired.count is None else fired.count
             norm.remember(fired.mean_TC, fired.var_TC, values)
@@ -157,9 +159,10 @@ class _Mean(torch.autograd.Function):
         ctx.shape, ctx.dtype = x_TBCHW.shape, x_TBCHW.dtype
         if x_TBCHW.dtype == torch.bfloat16 and not x_TBCHW.is_cuda:     # torch's sum would first make all of it float32
             mean_BCHW = x_TBCHW[0].float()
+            step_BCHW = torch.empty_like(mean_BCHW)     # one for all: adding bfloat16 itself, torch makes one a step
             for x_BCHW in x_TBCHW[1:]:
-                mean_BCHW += x_BCHW
-            return mean_BCHW / len(x_TBCHW)
+                mean_BCHW += step_BCHW.copy_(x_BCHW)
+            return mean_BCHW.div_(len(x_TBCHW))
         with torch.autocast(x_TBCHW.device.type, enabled=False):        # added up as it lies in memory, in rows: torch's mean would walk it across
             mean_BHWC = x_TBCHW.permute(0, 1, 3, 4, 2).sum(0, dtype=torch.float32 if x_TBCHW.dtype == torch.bfloat16 else x_TBCHW.dtype) / len(x_TBCHW)
         return mean_BHWC.permute(0, 3, 1, 2)

@@ -26,7 +26,7 @@ def neurons(config: Config, share: Share | None = None) -> Neurons:
     spike = Integer(n.surrogate_scale, n.levels) if n.levels else SURROGATES[n.surrogate](n.surrogate_scale)
     lif = LIF(n.leak, n.threshold, spike, soft_reset=n.reset == "soft")
     return Spiking(config.timesteps, lif, config.model.norm, config.evaluate.past_trained, config.train.kernels, config.train.recompute,
-                   n.learn_leak, n.learn_threshold, share)
+                   config.train.give_back, n.learn_leak, n.learn_threshold, share)
 
 
 def way(config: Config, device: torch.device) -> str:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snnseg.spiking import neuron as lif
-from snnseg.spiking import shared
+from snnseg.spiking import pages, shared
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.shared import Share
 
@@ -60,6 +60,8 @@ def in_rows(x_TBCHW: Tensor) -> Tensor:
 def empty_rows(like_TBCHW: Tensor) -> Tensor:
     """Memory for a tensor of the same shape, dtype and device, in rows."""
     T, B, C, H, W = like_TBCHW.shape
+    if like_TBCHW.device.type == "cpu":
+        return pages.empty(like_TBCHW.numel(), like_TBCHW.dtype).view(T, B, H, W, C).permute(0, 1, 4, 2, 3)
     return like_TBCHW.new_empty(T, B, H, W, C).permute(0, 1, 4, 2, 3)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind, shared
+from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind, pages, shared
 from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
@@ -91,7 +91,7 @@ def pack(values: Tensor) -> Tensor:
 
 def unpack(bits: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """`bits.plain_unpack` as float32 or bfloat16."""
-    values = torch.empty(size, dtype=dtype)
+    values = pages.empty(size, dtype)
     _share(cpu_bits.unpack, record(STORED[dtype])(step=size, y=bits.data_ptr(), out=values.data_ptr()), size)
     return values
 

@@ -14,7 +14,7 @@ import torch
 from llvmlite.binding import get_host_cpu_features
 from torch import Tensor
 
-from snnseg.spiking import cpu_gather
+from snnseg.spiking import cpu_gather, pages
 from snnseg.spiking.bits import Packed
 from snnseg.spiking.cpu_gather import LANES
 from snnseg.spiking.cpu_kernels import loop, record
@@ -75,7 +75,7 @@ def forward(packed: Packed, weight_OIKK: Tensor, dilation: int) -> Tensor:
     T, B, _, height, width = packed.shape
     weight = weight_OIKK.detach().contiguous(memory_format=torch.channels_last)
     turned = torch.empty(weight.numel(), dtype=packed.dtype)
-    y_NCHW = torch.empty(T * B, len(weight), height, width, dtype=packed.dtype, memory_format=torch.channels_last)
+    y_NCHW = pages.empty_NCHW(T * B, len(weight), height, width, packed.dtype)
     work = _work(packed, weight, dilation, PIXELS[0], weight=weight.data_ptr(), turned=turned.data_ptr(), y=y_NCHW.data_ptr())
     _share(cpu_gather.turn, work, weight.numel())
     work.weight = work.turned

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snnseg.spiking import cpu_pool
+from snnseg.spiking import cpu_pool, pages
 from snnseg.spiking.bits import plain_unpack
 from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.team import STORED, together
@@ -17,10 +17,6 @@ from snnseg.spiking.team import STORED, together
 def forward(x_NCHW: Tensor) -> Tensor:
     """`pooling.plain`: of values, torch's own."""
     return F.avg_pool2d(x_NCHW, 3, 2, 1)
-
-
-def _rows(pictures: int, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(pictures, channels, height, width, dtype=dtype, memory_format=torch.channels_last)
 
 
 def _share(function: Callable[..., None], dtype: torch.dtype, values: int, shape: tuple[int, ...], **addresses: int) -> None:
@@ -34,7 +30,7 @@ def of_bits(bits: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     N, C, H, W = shape
     if C % 8:
         return forward(plain_unpack(bits, math.prod(shape), dtype).view(N, H, W, C).permute(0, 3, 1, 2))
-    y_NCHW = _rows(N, C, (H + 1) // 2, (W + 1) // 2, dtype)
+    y_NCHW = pages.empty_NCHW(N, C, (H + 1) // 2, (W + 1) // 2, dtype)
     _share(cpu_pool.of_bits, dtype, math.prod(shape), shape, spikes=bits.data_ptr(), y=y_NCHW.data_ptr())
     return y_NCHW
 
@@ -42,6 +38,6 @@ def of_bits(bits: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def backward(g_NCHW: Tensor, height: int, width: int) -> Tensor:
     """`pooling.plain_backward`."""
     N, C = g_NCHW.shape[:2]
-    gx_NCHW = _rows(N, C, height, width, g_NCHW.dtype)
+    gx_NCHW = pages.empty_NCHW(N, C, height, width, g_NCHW.dtype)
     _share(cpu_pool.backward, g_NCHW.dtype, gx_NCHW.numel(), (N, C, height, width), g=g_NCHW.data_ptr(), out=gx_NCHW.data_ptr())
     return gx_NCHW

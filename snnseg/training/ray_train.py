@@ -78,7 +78,7 @@ def _work(told: dict[str, Any]) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         mine = ranks.here()
-        (memory.give_back if config.train.recompute else memory.keep_freed)()
+        memory.set_up(config.train)
         attempt.joined(rank, device=provenance.device_name(device.type), way=zoo.way(config, device) if config.spiking else None)
         with filelock.FileLock(folder.with_name(f".{folder.name}.writer.lock"), timeout=WRITER_S) if mine.first else contextlib.nullcontext():
             data = told["load"](config)

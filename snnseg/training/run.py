@@ -114,7 +114,7 @@ def train(config: Config, trackers: Callable[[Run], list[Reporter]] = lambda run
     Raises ConfigError where `train.kernels` cannot be had here, StoreError and its kin for the store, Busy, NotFinite, OutOfMemory,
     NoSpace, Interrupted, ClusterError.
     """
-    (memory.give_back if config.train.recompute else memory.keep_freed)()
+    memory.set_up(config.train)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     through_ray = config.cluster.address is not None or config.train.workers not in ("auto", 1)
     way = zoo.way(config, device) if config.spiking and not through_ray else None

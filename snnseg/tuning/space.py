@@ -22,7 +22,7 @@ SWEPT = ("encode", "neuron", "model", "loss", "optim", "train")
 SHORT = {"encode.timesteps": "T"}
 NO_USE = {"train.epochs": "tune.epochs says how long a trial trains", "train.validate_every": "trials are validated after each epoch",
           "train.log_every": "it changes no net", "train.checkpoint_every": "it changes no net", "train.keep": "it changes no net",
-          "train.graph": "it changes no net"}
+          "train.graph": "it changes no net", "train.give_back": "it changes no net"}
 
 Value = bool | int | float | str | None
 Params = dict[str, Value]

@@ -105,7 +105,7 @@ def execute(config: Config, folder: Path, tell: Callable[[int, float], None], st
         if (folder / OUTCOME).exists():
             return json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
         folder.mkdir(parents=True, exist_ok=True)
-        memory.keep_freed()
+        memory.set_up(config.train)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = loaded(config)
         fingerprint = config.fingerprint(f"{data.digest} less {config.tune.holdout} of {config.tune.seed}", code_digest())
