@@ -44,7 +44,8 @@ def test_shapes_are_those_that_the_net_makes(net, neurons, size):
             module.register_forward_hook(lambda m, args, y, name=name: seen.update({name: (args[0].shape[-3:], y.shape[-3:])}))
         if layer.kind == "transposed":
             module.conv.register_forward_hook(lambda m, args, y, name=name: seen.update({f"{name} grid": y.shape[-3:]}))
-    model.eval()(torch.zeros(neurons.timesteps, 1, 3, *size))
+    with torch.no_grad():       # where gradients are asked for, the read-out's convolutions are no modules' calls
+        model.eval()(torch.zeros(neurons.timesteps, 1, 3, *size))
     assert len(seen) == {DeepLab: 8, FCN: 9 + 6}[net]
     for name, layer in of.items():
         if name in seen:
