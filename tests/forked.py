@@ -27,7 +27,7 @@ LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.conso
              "snnseg.config", "snnseg.cli.main"]
 # what none of LIBRARIES reads while it is imported, but for zarr's settings in HOME, and what commands and imports set by themselves
 FREE = {"PYTEST_CURRENT_TEST", "HOME", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE", "_MLFLOW_TELEMETRY_SESSION_ID", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
-        "PYTHONBREAKPOINT"}     # the last is set by Ray where a process begins a cluster
+        "TORCHINDUCTOR_CACHE_DIR", "PYTHONBREAKPOINT"}     # the last is set by Ray where a process begins a cluster
 ALIKE = "executable preexec_fn pass_fds startupinfo creationflags shell gid gids uid umask".split()
 
 
@@ -203,6 +203,7 @@ if __name__ == "__main__":
     os.environ.clear()
     os.environ.update(asked["environment"])
     name, *sys.argv[1:] = asked["arguments"]
+    sys.orig_argv[1:] = ["-m", *asked["arguments"]]
     sys.path[0] = asked["folder"]
     code = 0
     try:

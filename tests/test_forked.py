@@ -11,7 +11,7 @@ import pytest
 
 TELL = """
 import json, os, signal, sys, threading
-print(json.dumps([__name__, sys.argv, sys.path[0], os.getcwd(), dict(os.environ), os.getsid(0) == os.getpid(), threading.active_count(), sys.stdout.isatty(),
+print(json.dumps([__name__, sys.argv, sys.orig_argv[1:], sys.path[0], os.getcwd(), dict(os.environ), os.getsid(0) == os.getpid(), threading.active_count(), sys.stdout.isatty(),
                   signal.getsignal(signal.SIGINT) is signal.default_int_handler, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
                   sorted(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else 0]))
 print('so', file=sys.stderr)
@@ -37,10 +37,10 @@ def test_it_sees_and_tells_what_a_process_would(command, arguments, session, tmp
     fork, process = forked.run([*command, *arguments], **options), subprocess.run([*command, *arguments], **options)
     assert (fork.returncode, fork.stderr.splitlines()[-1]) == (process.returncode, process.stderr.splitlines()[-1])
     told, expected = json.loads(fork.stdout), json.loads(process.stdout)
-    told[4].pop("_MLFLOW_TELEMETRY_SESSION_ID", None)       # which importing it sets
-    expected[4].pop("_MLFLOW_TELEMETRY_SESSION_ID", None)
+    told[5].pop("_MLFLOW_TELEMETRY_SESSION_ID", None)       # which importing it sets
+    expected[5].pop("_MLFLOW_TELEMETRY_SESSION_ID", None)
     for seen in (told, expected):
-        seen[4].pop("LC_CTYPE", None)       # which Python sets where the locale is C
+        seen[5].pop("LC_CTYPE", None)       # which Python sets where the locale is C
     assert told[:-1] == expected[:-1]
 
 
