@@ -15,8 +15,8 @@ repro: $(READY)            ## raw pictures to trained, measured nets and their t
 	dvc repro
 	@echo "page: data/report/index.html   table: data/report/results.csv   runs: .venv/bin/snnseg ui"
 
-test: $(READY)             ## all tests, a process a core
-	OMP_NUM_THREADS=1 python -m pytest -n logical --durations 25
+test: $(READY)             ## all tests
+	OMP_NUM_THREADS=1 python -m pytest -n auto --durations 25
 
 lint: $(READY)             ## style
 	ruff check

@@ -37,6 +37,18 @@ def pytest_collection_finish():
     forked.at_first()
 
 
+def pytest_runtest_setup(item):
+    """Beside a cluster of Ray, whose processes wait for one another many times a second, other tests take what it leaves."""
+    if "PYTEST_XDIST_WORKER" in os.environ and item.path.stem not in RAY and not os.nice(0):
+        os.nice(10)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: those that wait for a cluster or for a process to end leave theirs."""
+    return os.cpu_count() + 1
+
+
 @pytest.hookimpl(optionalhook=True)     # xdist's; its own groups by mark have no effect from pytest 9.2 on
 def pytest_xdist_make_scheduler(config, log):
     """Where several processes share the tests (`make test`): a file stays whole, and those that train through Ray are one after another in one process."""
@@ -128,7 +140,7 @@ def ray_cluster():
 
     from snnseg import ray_cluster as quiet
 
-    os.environ.update(quiet.QUIET)
+    os.environ.update(quiet.QUIET | {"RAY_worker_niceness": "0"})      # Ray's own is 15, behind all other tests
     ray.init("local", num_cpus=4, num_gpus=0, object_store_memory=quiet.STORE_BYTES, include_dashboard=False, log_to_driver=False, logging_level="error",
              configure_logging=False)
     yield ray

@@ -152,7 +152,7 @@ def run(args: list[str], *, capture_output: bool = False, check: bool = False, t
 
 def serve(door: socket.socket) -> dict[str, Any]:
     """Fork for each line that comes and tell how forks ended. Returns in each fork, with what was asked of it; ends where the tests do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # Ctrl-C is for the tests and the commands
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)      # Ctrl-C is for the tests and the commands
     before = dict(os.environ)
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -182,7 +182,7 @@ def serve(door: socket.socket) -> dict[str, Any]:
             if not (pid := os.fork()):
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGINT, interrupted)
                 door.close()
                 for number, output in enumerate(outputs, 1):
                     os.dup2(output, number)

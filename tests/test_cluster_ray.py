@@ -106,7 +106,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster():
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"):
         environment.pop(name, None)
     folder = Path(tempfile.mkdtemp(prefix="ray"))       # short: a socket's name has 107 characters at most

@@ -44,7 +44,7 @@ def test_it_sees_and_tells_what_a_process_would(command, arguments, session, tmp
     assert told[:-1] == expected[:-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else [])])
 def test_it_ends_by_signals(command, number, tmp_path, environment):
     with forked.Popen([*command, "wait"], cwd=tmp_path, env=forked.at_first(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True) as fork:
         assert fork.forked and fork.stdout.readline() and fork.poll() is None
