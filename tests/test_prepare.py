@@ -1,4 +1,5 @@
 """From official layouts to sealed stores: the same bytes however it is done, what is bad named or left out and counted."""
+import contextlib
 import json
 import os
 import random
@@ -100,25 +101,32 @@ def test_another_hash_seed_and_locale_give_the_same_bytes(benchmark, digests, tm
 
 @pytest.mark.parametrize(("benchmark", "overrides"), [("mnist_cifar", MANY), ("ddd17", DDD17)])
 def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
-    """Five times kill -9, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
+    """Five times kill -9, of which three once one more shard is there, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
     calm = load(tmp_path / "calm", benchmark, *overrides)
+    forked.server()
     start = time.monotonic()
     command = [sys.executable, "-m", "snnseg", "prepare", benchmark, *sets(overrides)]
-    subprocess.run(command, cwd=tmp_path / "calm", env=environment, check=True, capture_output=True)
+    forked.run(command, cwd=tmp_path / "calm", env=environment, check=True, capture_output=True)
     length = time.monotonic() - start
     c = load(tmp_path / "killed", benchmark, *overrides)
     work = c.store.with_name(f".work-{c.store.name}")
-    moments, finished = random.Random(4), {}
-    for _ in range(5):
+    moments, finished, interrupted = random.Random(4), {}, 0
+    for k in range(5):
         process = forked.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    start_new_session=True)
-        time.sleep(moments.uniform(0.3, 0.9) * length)
-        os.killpg(process.pid, signal.SIGKILL)
+        if k % 2:
+            time.sleep(moments.uniform(0.1, 0.9) * length)
+        else:
+            while process.poll() is None and len(list(work.glob("done/*"))) <= len(finished):
+                time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError):       # the last ones have little left to do
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = {p: p.stat().st_mtime_ns for p in work.glob("done/*")} if work.exists() else {}
         assert all(now[p] == when for p, when in finished.items() if p in now), "a finished shard was made again"
-        finished = now
+        finished, interrupted = now, interrupted + bool(now)
         assert not any(p.is_dir() and not p.name.startswith(".") for p in c.store.parent.glob("*")) or seal.is_sealed(c.store)
+    assert interrupted, "a part was done when it was ended"
     prepare(c)
     assert seal.verify(c.store, "") == seal.verify(calm.store, "")
     assert not work.exists()

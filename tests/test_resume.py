@@ -49,7 +49,7 @@ def twins(project, tmp_path):
 
 def test_kill_at_random_moments(twins, environment):
     whole, broken = twins
-    subprocess.run(command(whole), env=environment, check=True, capture_output=True, timeout=300)
+    forked.run(command(whole), env=environment, check=True, capture_output=True, timeout=300)
     rng, killed_at = random.Random(0), []
     for _ in range(KILLS):
         process = forked.Popen(command(broken), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
