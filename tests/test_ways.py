@@ -415,7 +415,7 @@ def squares():
 def losses(way, steps, seed=0, nudge=None):
     """Of a Spiking-DeepLab, BNTT and direct coding; a nudge moves each weight by 1e-6 of itself."""
     torch.manual_seed(seed)
-    net, (pictures, masks), found = DeepLab(2, Spiking(4, way=way), 0.125), squares(), []
+    net, (pictures, masks), found = DeepLab(2, Spiking(4, way=way), 0.0625), squares(), []
     for k, p in enumerate(net.parameters()):
         p.data *= 1 if nudge is None else 1 + 1e-6 * random(*p.shape, seed=100 * nudge + k)
     adam = torch.optim.Adam(net.parameters(), 1e-3)
