@@ -262,6 +262,20 @@ def test_inputs_stay_as_they_are_whatever_their_layout(dtype):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("way", ["reference", "cpu"])
+@pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_one_picture_in_any_layout(way, per_step, steps):
+    """Layouts do not change what a gradient says; torch's batch norm misreads those of a single picture."""
+    y, g = (torch.randn(steps, 1, 4, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(2))
+    innermost = g.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    of = [torch.autograd.grad(run(leaf, Normal(None, None, per_step, 1e-4, None, None), LIF(0.9, 0.5), way).spikes_TBCHW, leaf, each)[0]
+          for leaf in (y.requires_grad_(), y.detach().permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3).requires_grad_()) for each in (g, innermost)]
+    assert of[0].any()
+    for found in of[1:]:
+        torch.testing.assert_close(found, of[0])
+
+
 def test_a_gradient_that_is_one_number_seen_everywhere():
     """sum() hands back an expanded scalar, which has no memory of its own."""
     y = random(4, 3, C, 9, 11).requires_grad_()

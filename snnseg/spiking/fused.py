@@ -105,10 +105,14 @@ def normalised(x_TBCHW: Tensor, normal: Normal) -> tuple[Tensor | None, ...]:
     def row(table_TC: Tensor | None, k: int) -> Tensor | None:
         return None if table_TC is None else table_TC[k if len(table_TC) > 1 else 0].to(x_TBCHW.dtype)
 
+    one = x_TBCHW.shape[1] == 1     # picture, whose strides torch 2.13's batch norm misreads on its way back where channels are innermost
+    x_TBCHW = x_TBCHW.contiguous() if one else x_TBCHW
     groups = x_TBCHW if normal.per_step else x_TBCHW.flatten(0, 1)[None]
     z = torch.stack([F.batch_norm(x_NCHW, row(normal.mean_TC, k), row(normal.var_TC, k), row(normal.gamma_TC, k),
                                   row(normal.beta_TC, 0), normal.mean_TC is None, 0.0, normal.eps)
                      for k, x_NCHW in enumerate(groups)]).reshape(x_TBCHW.shape)
+    if one and z.requires_grad:
+        z.register_hook(Tensor.contiguous)
     if normal.mean_TC is not None:
         return z, None, None
     var_TC, mean_TC = torch.var_mean(groups.detach(), dim=(1, 3, 4), correction=0)
