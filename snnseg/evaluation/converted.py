@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from snnseg import seeds
 from snnseg.data.store import Split
-from snnseg.evaluation import anytime
+from snnseg.evaluation import anytime, evaluate
 from snnseg.models import balancing, conversion, folding
 from snnseg.models.conversion import PIECE, Converted
+from snnseg.models.quantised import quantise
 from snnseg.models.thresholds import Rule, Thresholds
 from snnseg.sections import Config
 from snnseg.spiking import counter
@@ -78,6 +79,19 @@ def balanced(model: nn.Module, split: Split, config: Config, device: torch.devic
         key_N = None if coding(config) == "direct" else counter.keys(own, device)
         found = balancing.of_currents(folded, pictures_NCHW, rule, asked.balance_timesteps, key_N, asked.leak, asked.start)
     return conversion.convert(folded, found, asked.leak, asked.start).to(device), found
+
+
+def quantised(model: nn.Module, calibration: Split, split: Split, config: Config, device: torch.device) -> dict[int, float]:
+    """mIoU in per cent of the twin with activations of each number of `conversion.bits`, calibrated as `balanced` is, and its errors."""
+    if not config.conversion.bits:
+        return {}
+    folded, found = folding.fold(model), {}
+    pictures_NCHW = balancing.calibration_set(calibration, config, config.conversion.calibration, device)
+    for bits in np.unique(config.conversion.bits).tolist():
+        confusion = evaluate.confusion(quantise(folded, pictures_NCHW, bits), split, config, device)
+        assert confusion is not None, "nothing asks this evaluation to stop"
+        found[bits] = 100 * confusion.miou()
+    return found
 
 
 def curve(net: Converted, split: Split, config: Config, device: torch.device) -> list[Point]:

@@ -1,6 +1,6 @@
 """One ANN twin converted to a spiking net, as files below data/result/<benchmark>/<experiment>/.
 
-    conversion.json   how it was converted, the twin's mIoU, and the spiking net's after each number of time steps
+    conversion.json   how it was converted, the twin's mIoU, also with activations of few bits, and the spiking net's after each number of time steps
     conversion.csv    the same scores, a line a number of time steps, with spikes a neuron until then
 """
 from __future__ import annotations
@@ -50,6 +50,7 @@ def measure(model_folder: Path, config: Config) -> Scores:
     twin = evaluate.confusion(net.model, split, net.config, net.device)
     assert twin is not None, "nothing asks this evaluation to stop"
     spiking, thresholds = converted.balanced(net.model, net.split("train"), net.config, net.device)
+    few = converted.quantised(net.model, net.split("train"), split, net.config, net.device)
     points = converted.curve(spiking, split, net.config, net.device)
     summary = {
         "benchmark": about["benchmark"], "experiment": about["experiment"], "protocol": net.config.protocol, "pictures": len(split),
@@ -57,6 +58,7 @@ def measure(model_folder: Path, config: Config) -> Scores:
         "thresholds": {"of": thresholds.of, "per": asked.per, "percentile": asked.percentile, "scale": asked.scale, "pictures": asked.calibration,
                        "timesteps": thresholds.timesteps, "silent": thresholds.silent},
         "ann_miou": 100 * twin.miou(),
+        "quantised": [{"bits": bits, "miou": miou} for bits, miou in few.items()],
         "curve": [{"timesteps": p.timesteps, "miou": p.miou, "spikes": p.spikes} for p in points]}
     return Scores(summary, about)
 
@@ -82,5 +84,6 @@ def lines(summary: dict[str, Any]) -> str:
     kind = "largest" if t["percentile"] == 100 else f"percentile {t['percentile']:g}"
     told = [f"{summary['benchmark']}/{summary['experiment']} as a spiking net, {summary['pictures']} pictures; a threshold a {t['per']}, {kind} of the "
             f"{t['of']} of {t['pictures']} pictures", f"  the ANN itself    mIoU {summary['ann_miou']:6.2f}"]
+    told += [f"    with {q['bits']:2} bits    mIoU {q['miou']:6.2f}" for q in summary["quantised"]]
     told += [f"  {p['timesteps']:6} time steps mIoU {p['miou']:6.2f}   {p['spikes']:8.3f} spikes a neuron" for p in summary["curve"]]
     return "\n".join(told)
