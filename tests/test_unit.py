@@ -34,6 +34,20 @@ def test_bits_there_and_back(shape, dtype):
     assert torch.equal(packed.bits, bits.plain_pack(flat)) and torch.equal(bits.plain_unpack(packed.bits, x.numel(), dtype), flat)
 
 
+def test_bits_that_spikes_bring_are_taken_until_they_are_written_over():
+    x = in_rows(spikes(2, 1, 8, 3, 3))
+    theirs = torch.arange(x.numel() // 8, dtype=torch.uint8)
+    bits.bring(x, theirs)
+    assert bits.pack(x).bits is theirs and bits.pack(in_rows(x.float())).bits is theirs
+    assert bits.pack(x.clone()).bits is not theirs and len(bits.pack(x[:1]).bits) == len(theirs) // 2
+    x.mul_(0)
+    assert not bits.pack(x).bits.any()
+    with torch.inference_mode():
+        x = in_rows(spikes(2, 1, 8, 3, 3))
+        bits.bring(x, theirs)
+        assert bits.pack(x).bits is theirs
+
+
 # ------------------------------------------------------------------------------------------------ convolution
 
 @pytest.mark.parametrize(("side", "kernel", "dilation", "share"), [(16, 3, 12, 0.25), (8, 3, 12, 1 / 9), (64, 3, 1, 0.979), (16, 1, 1, 1.0), (16, 3, 2, 0.84)])

@@ -1,7 +1,7 @@
 """Spikes as bits: what is kept of them for the backward pass, an eighth of a byte a neuron and time step.
 
 `pack` and `unpack` have a plain form in torch, which is the oracle, one compiled for the CPU (`fused_cpu`) and one for a GPU
-(`bits_triton`). The order is that of the memory.
+(`bits_triton`). The order is that of the memory. Spikes whose maker has written their bits beside them bring them along (`bring`).
 """
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+BROUGHT = "_snnseg_bits"        # the attribute of a tensor of spikes
 
 
 class Packed(NamedTuple):
@@ -22,9 +25,22 @@ class Packed(NamedTuple):
 
 def pack(spikes_TBCHW: Tensor) -> Packed:
     """0 and 1 in rows (see `fused.in_rows`) -> bits. Anything that is not 0 becomes 1."""
+    brought = getattr(spikes_TBCHW, BROUGHT, None)
+    if brought is not None and brought[1:] == _state(spikes_TBCHW):
+        return Packed(brought[0], spikes_TBCHW.shape, spikes_TBCHW.dtype)
     flat = spikes_TBCHW.detach().permute(0, 1, 3, 4, 2).reshape(-1)
     fast = _compiled(flat.device, flat.dtype)
     return Packed((fast.pack if fast else plain_pack)(flat), spikes_TBCHW.shape, spikes_TBCHW.dtype)
+
+
+def bring(spikes_TBCHW: Tensor, bits: Tensor) -> None:
+    """Let spikes in rows have these bits with them, for as long as nobody writes over the spikes."""
+    setattr(spikes_TBCHW, BROUGHT, (bits, *_state(spikes_TBCHW)))
+
+
+def _state(x: Tensor) -> tuple[int | None, int]:
+    """How often x was written over, as far as torch counts it, and where it lies."""
+    return None if x.is_inference() else x._version, x.data_ptr()
 
 
 def unpack(packed: Packed) -> Tensor:

@@ -54,7 +54,8 @@ def in_rows(x_TBCHW: Tensor) -> Tensor:
     """The same tensor, laid in memory as [T, B, H, W, C] (channels last); steps that are one (an expanded view) stay one."""
     if len(x_TBCHW) > 1 and x_TBCHW.stride(0) == 0:
         return in_rows(x_TBCHW[:1]).expand_as(x_TBCHW)
-    return x_TBCHW.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    x_TBHWC = x_TBCHW.permute(0, 1, 3, 4, 2)
+    return x_TBCHW if x_TBHWC.is_contiguous() else x_TBHWC.contiguous().permute(0, 1, 4, 2, 3)
 
 
 def empty_rows(like_TBCHW: Tensor) -> Tensor:

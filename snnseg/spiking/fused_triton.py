@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from snnseg.spiking import shared
+from snnseg.spiking import bits, shared
 from snnseg.spiking import triton_kernels as kernels
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
 from snnseg.spiking.neuron import LIF
@@ -26,7 +26,7 @@ from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 CHANNELS = 64           # of a tile, at most: 128 bytes of bf16 in a row
 SCAN = 4096, 8          # values of a tile and the warps that share them: of the statistics,
 WALK = 2048, 4          # the spikes and the norm undone,
-WALK_BACK = 1024, 1     # and the walk back, where one warp sums over its tile without waiting for others
+WALK_BACK = 2048, 2     # and the walk back, which sums over its tile
 CHUNK = 1024            # pixels of a step whose statistics one program takes
 SCRATCH_PROGRAMS = 1056 # that recompute at a time: 8 for each of an H100's 132 multiprocessors
 ERROR = 1e-5            # of a reversed potential, relative to the largest
@@ -170,8 +170,11 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
         kept = Kept(*(x if x is None else x.detach() for x in (scale_TC, centre_TC, per_deviation_TC, beta_C,
                                                                 *(_each_channel(value, tiles.channels) for value in neuron[:2]), count)))
         spikes_TBCHW = empty_rows(y_TBCHW)
+        packed = None
+        if tiles.channels % 8 == tiles.BC % 8 == 0:
+            bits.bring(spikes_TBCHW, packed := spikes_TBCHW.new_empty(spikes_TBCHW.numel() // 8, dtype=torch.uint8))
         kernels.fire_kernel[tiles.along, tiles.across](
-            y_TBCHW, spikes_TBCHW, kept.scale_TC, kept.centre_TC, *kept[3:6], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
+            y_TBCHW, spikes_TBCHW, packed, kept.scale_TC, kept.centre_TC, *kept[3:6], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
             NORM=normal is not None, SOFT=neuron.soft_reset, **tiles.block)
     if mean_TC is not None and normal.per_step:
         mean_TC, var_TC = mean_TC.expand(steps, -1), var_TC.expand(steps, -1)

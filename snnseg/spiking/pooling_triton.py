@@ -12,7 +12,7 @@ from torch import Tensor
 from snnseg.spiking.bits_triton import unpack
 
 CHANNELS = 64       # of a tile, at most
-PLACES = 16         # pixels of a tile
+PLACES = 32         # pixels of a tile
 WARPS = 4
 
 

@@ -117,9 +117,9 @@ def join_kernel(mean_ptr, square_ptr, mean_out, var_out, per_deviation_out, eps,
 
 
 @triton.jit
-def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step, y_step,
+def fire_kernel(y_ptr, spikes_ptr, bits_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step, y_step,
                 NORM: tl.constexpr, SOFT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
-    """Spikes of a tile over all steps; grid (pixel tiles, channel tiles)."""
+    """Spikes of a tile over all steps, also as bits if a place for them is given, eight channels in a byte; grid (pixel tiles, channel tiles)."""
     tile = tl.program_id(0)
     col = tl.program_id(1) * BC + tl.arange(0, BC)
     in_c = col < channels
@@ -127,6 +127,10 @@ def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, thre
     offset = tl.arange(0, BP)[:, None] * channels + col[None, :]
     base = tile.to(tl.int64) * BP * channels
     y_ptr += base
+    if bits_ptr is not None:
+        col_8 = tl.program_id(1) * (BC // 8) + tl.arange(0, BC // 8)
+        inside_8 = ((tile * BP + tl.arange(0, BP)) < pixels)[:, None] & (col_8 < channels // 8)[None, :]
+        offset_8 = tl.arange(0, BP)[:, None] * (channels // 8) + col_8[None, :]
     leak_1C = _row(leak_ptr, leak, col, in_c, BC)
     threshold_1C = _row(threshold_ptr, threshold, col, in_c, BC)
     beta_1C = _row(beta_ptr, 0.0, col, in_c, BC)
@@ -139,6 +143,9 @@ def fire_kernel(y_ptr, spikes_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, thre
         u = leak_1C * u + z
         fired = (u - threshold_1C) * per_threshold > 0.0       # at the threshold exactly 0, and right for a negative one
         tl.store(spikes_ptr + base + offset, tl.where(fired, 1.0, 0.0).to(spikes_ptr.dtype.element_ty), mask=inside)
+        if bits_ptr is not None:
+            byte = tl.sum(tl.reshape(fired.to(tl.int32), [BP, BC // 8, 8]) << tl.arange(0, 8)[None, None, :], axis=2)
+            tl.store(bits_ptr + base // 8 + offset_8, byte.to(tl.uint8), mask=inside_8)
         u = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
         y_ptr += y_step
         base += step

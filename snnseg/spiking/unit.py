@@ -26,7 +26,8 @@ from snnseg.spiking.fused import Fired, Normal, empty_rows, in_rows
 from snnseg.spiking.integer import expand
 from snnseg.spiking.neuron import LIF
 
-STRETCH = 2**22     # values of a coded input that are made at a time, about: 16 MiB
+STRETCH = 2**22     # values of a coded input that are made at a time, about: 16 MiB;
+ON_GPU = 2**24      # there more: currents of several stretches are put together by a copy, and are many times as large
 
 
 class Wiring(NamedTuple):
@@ -110,10 +111,10 @@ def _currents(x: Tensor | Packed, weight: Tensor, wiring: Wiring, steps: int, pi
     return y_TBCHW.expand(steps, *y_TBCHW.shape[1:])
 
 
-def _stretches(x: Coded, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+def _stretches(x: Coded, dtype: torch.dtype, on_gpu: bool) -> Iterator[tuple[slice, Tensor]]:
     """Stretches of a coded input's steps, and x_TBCHW of each, in rows."""
     T, *rest = x.shape
-    steps = max(1, STRETCH // math.prod(rest) // counter.STEPS) * counter.STEPS
+    steps = max(1, (ON_GPU if on_gpu else STRETCH) // math.prod(rest) // counter.STEPS) * counter.STEPS
     for first in range(0, T, steps):
         part = slice(first, min(first + steps, T))
         yield part, in_rows(x.steps(part.start, part.stop).to(dtype))
@@ -123,7 +124,7 @@ def _coded_currents(x: Coded, weight: Tensor, wiring: Wiring, dtype: torch.dtype
     """`_currents` of a coded input."""
     T, B = x.shape[:2]
     y_TBCHW = None
-    for part, x_TBCHW in _stretches(x, dtype):
+    for part, x_TBCHW in _stretches(x, dtype, weight.is_cuda):
         y = _currents(x_TBCHW.flatten(0, 1), weight, wiring, len(x_TBCHW), B)
         if len(y) == T:
             return y
@@ -183,7 +184,7 @@ class _Unit(torch.autograd.Function):
         del y_TBCHW, gradients
         if ctx.coded:
             gw = sum(convolution.backward(gy_TBCHW[part].flatten(0, 1), x_TBCHW.flatten(0, 1), w, wiring.dilation, False)[1]
-                     for part, x_TBCHW in _stretches(ctx.coded, dtype))
+                     for part, x_TBCHW in _stretches(ctx.coded, dtype, weight.is_cuda))
         else:
             gy_NCHW = in_rows(gy_TBCHW).permute(0, 1, 3, 4, 2).sum(0).permute(0, 3, 1, 2) if ctx.once else gy_TBCHW.flatten(0, 1)
             del gy_TBCHW
