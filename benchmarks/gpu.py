@@ -22,7 +22,7 @@ from benchmarks.train_step import LAST, PLAIN, TURN
 from snnseg import config, seal, stage
 
 NAME = "train_step_gpu"
-FEW = [*PLAIN, "snnseg tf32", LAST[0]]
+FEW = [*PLAIN, "snnseg tf32", "paper without cuDNN", LAST[0]]
 PARTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "deeplab": ("Spiking-DeepLab, T = 20, 16 pictures", {}, [*PLAIN, "snnseg tf32", "paper without cuDNN", *LAST]),
     "fcn": ("Spiking-FCN, T = 20, 16 pictures", {"net": "fcn"}, FEW),

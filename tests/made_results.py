@@ -47,7 +47,8 @@ def make(root: Path, name: str, classes: list[str] | None = None, parts: str = "
     mj = 0.01 + number(name, "mj")
     if "energy" in parts:
         ways = {"proxy": mj / 3, "exact": mj, "with_memory": 9 * mj} | ({} if numbers.spiking else {"exact_3_bits": mj / 4})
-        save(folder / "energy.json", told | {"energy_mj": ways, "picojoules": {"multiply": 3.7, "add": 0.9}, "spikes": {"a_neuron_and_step": 0.125, "dead_channels": {}, "saturated_channels": {}} if numbers.spiking else None})
+        save(folder / "energy.json", told | {"energy_mj": ways, "picojoules": {"multiply": 3.7, "add": 0.9}, "spikes": {"a_neuron_and_step": 0.125, "dead_channels": {}, "saturated_channels": {}} if numbers.spiking else None}
+             | ({} if numbers.spiking else {"quantised": [{"bits": bits, "exact_mj": mj * (bits + 8) / 40} for bits in range(1, 9)]}))
         steps = [{"layer": layer, "channels": 4, "neurons": 64, "step": t + 1, "rate": f"{number(layer, t):.6f}"} for layer in LAYERS for t in range(4)] if numbers.spiking else []
         (folder / "spikes.csv").write_text(csv_text(steps, ["layer", "channels", "neurons", "step", "rate"]))
     if "robustness" in parts:
@@ -62,7 +63,7 @@ def make(root: Path, name: str, classes: list[str] | None = None, parts: str = "
         save(folder / "timesteps.json", told | {"anytime": curve, "inference": {"hold": [*curve, {"timesteps": 8, "miou": None}]}, "trained": curve[1:]})
         _activations(folder, truth, told)
     if "steps" in parts and not numbers.spiking:
-        save(folder / "conversion.json", told | {"thresholds": {"of": "activations", "per": "channel"}, "ann_miou": 40.0, "curve": [{"timesteps": T, "miou": 40 - 30 / T, "spikes": 0.1} for T in (1, 4, 16)]})
+        save(folder / "conversion.json", told | {"thresholds": {"of": "activations", "per": "channel"}, "ann_miou": 40.0, "quantised": [{"bits": 2, "miou": 30.0}, {"bits": 3, "miou": 38.0}, {"bits": 30, "miou": 40.0}], "curve": [{"timesteps": T, "miou": 40 - 30 / T, "spikes": 0.1} for T in (1, 4, 16)]})
     return folder
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from snnseg import config, settings
 from snnseg.errors import StoreAltered
 from snnseg.report import overview, paper, style, table
-from snnseg.report.page import accuracy, beside, course, glance, index, nets, plot, samples
+from snnseg.report.page import accuracy, beside, course, frugal, glance, index, nets, plot, samples
 from snnseg.report.page.plot import Panel, Point, Series
 from snnseg.tracking import database, measurements
 
@@ -139,6 +139,18 @@ def test_the_same_results_give_the_same_bytes(made):
     assert (report / "index.html").read_bytes() == first and {p.name: p.read_bytes() for p in (report / "figures").iterdir()} == drawn
     with Image.open(report / "figures" / "accuracy.png") as picture:
         assert picture.width > 200
+
+
+def test_a_twin_of_few_bits_is_seen_where_both_numbers_are_known(made):
+    """Bits that were scored and counted, the fewest first; none of a spiking net, nor of a twin whose energy was counted before there were any."""
+    found = {net.experiment: net for net in nets.read(made / "data" / "result", [f"voc/{net}" for net in NETS])}
+    twin = found["ann_fcn"]
+    counted = {q["bits"]: q["exact_mj"] for q in twin.energy["quantised"]}
+    assert frugal.few_bits(twin) == [Point(counted[2], 30.0), Point(counted[3], 38.0)] and frugal.few_bits(found["spiking_fcn"]) == []
+    file = made / "data" / "result" / "voc" / "ann_fcn" / "energy.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "quantised"}))
+    again, = nets.read(made / "data" / "result", ["voc/ann_fcn"])
+    assert frugal.few_bits(again) == []
 
 
 def test_a_file_that_is_no_json_is_named(made):

@@ -71,7 +71,7 @@ def test_the_twin_is_scored_with_each_number_of_bits(trained):
     assert [q["bits"] for q in found["quantised"]] == [1, 3, 12]
     one, three, twelve = (abs(q["miou"] - found["ann_miou"]) for q in found["quantised"])
     assert twelve < 0.5 and three <= one
-    assert "with 12 bits" in conversion.lines(found)
+    assert "... of 12 bits" in conversion.lines(found)
     net = opened(numbers.model_folder, numbers)
     none = numbers.model_copy(update={"conversion": numbers.conversion.model_copy(update={"bits": []})})
     assert converted.quantised(net.model, net.split("train"), net.split("test"), none, CPU) == {}

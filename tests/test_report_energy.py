@@ -43,6 +43,8 @@ def test_an_ann_has_its_quantised_rival_and_no_spikes(counted):
     assert list(told["energy_mj"]) == ["proxy", "exact", "with_memory", "exact_5_bits", "with_memory_5_bits"] and told["spikes"] is None
     assert told["energy_mj"]["exact_5_bits"] < told["energy_mj"]["exact"] < told["energy_mj"]["proxy"] * 1.2
     assert rows(numbers.result_folder / "spikes.csv") == []
+    few = {q["bits"]: q["exact_mj"] for q in told["quantised"]}
+    assert list(few) == list(range(1, 9)) and few[5] == told["energy_mj"]["exact_5_bits"] and list(few.values()) == sorted(few.values())
     dearer = numbers.model_copy(update={"energy": numbers.energy.model_copy(update={"multiply_pj": 7.4, "add_pj": 1.8})})
     assert energy.measure(numbers.model_folder, dearer).summary["energy_mj"]["exact"] == pytest.approx(2 * told["energy_mj"]["exact"])
     assert "mJ a picture" in energy.lines(told) and "spikes" not in energy.lines(told)

@@ -50,7 +50,7 @@ def measure(model_folder: Path, config: Config) -> Scores:
     twin = evaluate.confusion(net.model, split, net.config, net.device)
     assert twin is not None, "nothing asks this evaluation to stop"
     spiking, thresholds = converted.balanced(net.model, net.split("train"), net.config, net.device)
-    few = converted.quantised(net.model, net.split("train"), split, net.config, net.device)
+    few = converted.quantised(net.model, net.split("train"), net.split("test"), net.config, net.device)
     points = converted.curve(spiking, split, net.config, net.device)
     summary = {
         "benchmark": about["benchmark"], "experiment": about["experiment"], "protocol": net.config.protocol, "pictures": len(split),
@@ -84,6 +84,6 @@ def lines(summary: dict[str, Any]) -> str:
     kind = "largest" if t["percentile"] == 100 else f"percentile {t['percentile']:g}"
     told = [f"{summary['benchmark']}/{summary['experiment']} as a spiking net, {summary['pictures']} pictures; a threshold a {t['per']}, {kind} of the "
             f"{t['of']} of {t['pictures']} pictures", f"  the ANN itself    mIoU {summary['ann_miou']:6.2f}"]
-    told += [f"    with {q['bits']:2} bits    mIoU {q['miou']:6.2f}" for q in summary["quantised"]]
+    told += [f"  ... of {q['bits']:2} bits     mIoU {q['miou']:6.2f}   on the whole test split" for q in summary["quantised"]]
     told += [f"  {p['timesteps']:6} time steps mIoU {p['miou']:6.2f}   {p['spikes']:8.3f} spikes a neuron" for p in summary["curve"]]
     return "\n".join(told)

@@ -33,6 +33,7 @@ from snnseg.sections import Config
 from snnseg.spiking.encode import Coded
 
 FILES = "energy.json", "energy.csv", "spikes.csv"
+BITS = range(1, 9)      # of a twin's activations, were they quantised
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,11 @@ def measure(model_folder: Path, config: Config) -> Counted:
     rival = None if trained.spiking else trained.energy.rival_timesteps
     ways = energy.side_by_side(counts, *constants(trained), rival_of=rival)
     rates = spikes.rates(counts, trained.energy.saturated)
-    return Counted(_summary(trained, about, counts[0].pictures, ways, rates), about, ways, rates)
+    summary = _summary(trained, about, counts[0].pictures, ways, rates)
+    if not trained.spiking:
+        few = {bits: energy.quantised(counts, 2**bits - 1, constants(trained)[0]) for bits in BITS}
+        summary["quantised"] = [{"bits": bits, "exact_mj": counted.mj} for bits, counted in few.items()]
+    return Counted(summary, about, ways, rates)
 
 
 def _key(way: str) -> str:

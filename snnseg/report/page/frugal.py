@@ -28,11 +28,20 @@ def section(nets: Sequence[Net]) -> Section:
 
 
 def trade(found: dict[str, list[Net]]) -> Plot:
-    """mIoU over energy: the upper left corner is where a net should be."""
-    panels = [Panel(titled(b), "energy a picture, exact, mJ", "mIoU, %", [
-        Series(net.experiment, [Point(net.energy["energy_mj"]["exact"], net.metrics["miou"])], joined=False, label=net.title) for net in mine], log_x=True,
-        from_zero=False) for b, mine in found.items()]
-    return Plot("trade", "Accuracy over energy", "Mean IoU of each net over the energy it spends on a picture.", panels, "Up and to the left is better.")
+    """mIoU over energy: the upper left corner is where a net should be. Twins also with activations of few bits, where these were scored."""
+    panels = []
+    for b, mine in found.items():
+        series = [Series(net.experiment, [Point(net.energy["energy_mj"]["exact"], net.metrics["miou"])], joined=False, label=net.title) for net in mine]
+        series += [Series(net.experiment, points, label=f"{net.title}, few bits") for net in mine if (points := few_bits(net))]
+        panels.append(Panel(titled(b), "energy a picture, exact, mJ", "mIoU, %", series, log_x=True, from_zero=False))
+    return Plot("trade", "Accuracy over energy", "Mean IoU of each net over the energy it spends on a picture.", panels, "Up and to the left is better. "
+                "Few bits: the twin with its activations quantised without training.")
+
+
+def few_bits(net: Net) -> list[Point]:
+    """A twin's scores and energies with activations of few bits, the fewest first."""
+    mj = {q["bits"]: q["exact_mj"] for q in net.energy.get("quantised", [])}
+    return [Point(mj[q["bits"]], q["miou"]) for q in (net.told("conversion.json") or {}).get("quantised", []) if q["bits"] in mj]
 
 
 def ways(found: dict[str, list[Net]]) -> Plot:
