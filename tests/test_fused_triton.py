@@ -302,53 +302,6 @@ def test_the_same_bits_in_every_run(neuron):
     assert all(torch.equal(first[1][k], second[1][k]) for k in first[1])
 
 
-# ------------------------------------------------------------------------------------------------ spikes as bits
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", [1, 7, 8, 9, 255, 256, 257, 1000, 8 * 513])
-def test_bits_there_and_back(size, dtype):
-    flat = (random(size, seed=size) > 0.4).to(dtype)
-    packed = bits_triton.pack(flat)
-    assert torch.equal(packed, bits.plain_pack(flat)) and packed.dtype == torch.uint8
-    back = bits_triton.unpack(packed, size, dtype)
-    assert torch.equal(back, flat) and back.dtype == dtype
-
-
-@pytest.mark.parametrize(("channels", "across"), [(8, 8), (24, 16), (72, 64), (16, 4), (6, 4), (12, 8)])
-def test_spikes_bring_their_bits(channels, across, monkeypatch):
-    """Where channels fill bytes: those of the plain form, edges of tiles as well, and the layer behind need not pack them."""
-    monkeypatch.setattr(fused_triton, "CHANNELS", across)
-    y = currents(5, torch.bfloat16, shape=(2, channels, 3, 7))
-    with torch.no_grad():
-        spikes = mine(y, None, LIF(0.9, 0.5)).spikes_TBCHW
-    expected = bits.plain_pack(spikes.permute(0, 1, 3, 4, 2).reshape(-1))
-    assert torch.equal(bits.pack(spikes).bits, expected) and 0 < spikes.mean() < 1
-    assert hasattr(spikes, bits.BROUGHT) == (channels % 8 == 0 and across % 8 == 0)
-
-
-def test_the_next_layer_takes_the_bits_that_were_brought(monkeypatch):
-    x, first, second = random(3, 2, 8, 5, 5).requires_grad_(), random(16, 8, 3, 3, seed=1), random(8, 16, 3, 3, seed=2)
-    monkeypatch.setattr(fused_triton, "CHANNELS", 64)
-
-    def pack(*_):
-        raise AssertionError("packed again")
-
-    for module in (bits_triton, bits) if not INTERPRETED else (bits,):
-        monkeypatch.setattr(module, "pack" if module is not bits else "plain_pack", pack)
-    monkeypatch.setattr(bits, "_compiled", (lambda *_: None) if INTERPRETED else bits._compiled)
-    s = unit.run(x, first.requires_grad_(), Wiring(of_spikes=False), None, LIF(0.9, 1.0), "triton").spikes_TBCHW
-    out = unit.run(s, second.requires_grad_(), Wiring(), None, LIF(0.9, 1.0), "triton").spikes_TBCHW
-    with pytest.raises(AssertionError, match="packed again"):
-        unit.run(s.clone(), second, Wiring(), None, LIF(0.9, 1.0), "triton")
-    out.sum().backward()
-    assert x.grad.abs().sum() > 0
-
-
-def test_whatever_is_not_0_is_a_spike():
-    flat = torch.tensor([0.0, -0.0, 1e-30, -2.0, 0.5, 3.0, 0.0, 256.0, 1.0], device=DEVICE)
-    assert bits_triton.pack(flat).tolist() == bits.plain_pack(flat).tolist() == [0b10111100, 1]
-
-
 # ------------------------------------------------------------------------------------------------ with the convolution
 
 @pytest.fixture

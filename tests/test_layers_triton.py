@@ -1,4 +1,4 @@
-"""Pools and the dilated convolution in Triton against torch's own: on a GPU where there is one, else interpreted in a process of its own."""
+"""Pools, the dilated convolution and spikes as bits in Triton against torch's own: on a GPU where there is one, else interpreted in a process of its own."""
 import importlib.util
 import os
 import subprocess
@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from interpreter import quicken
 
-from snnseg.spiking import bits, convolution, pooling
+from snnseg.spiking import bits, convolution, pooling, unit, ways
+from snnseg.spiking.fused import in_rows
+from snnseg.spiking.neuron import LIF
+from snnseg.spiking.unit import Wiring
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
@@ -19,7 +22,7 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 if INTERPRETED:
     quicken()
 if HERE:
-    from snnseg.spiking import dilated_triton, pooling_triton
+    from snnseg.spiking import bits_triton, dilated_triton, fused_triton, pooling_triton
 
 here = pytest.mark.skipif(not HERE, reason="neither a GPU nor Triton's interpreter")
 
@@ -30,6 +33,10 @@ def test_interpreted():
     told = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, capture_output=True,
                           env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
     assert told.returncode == 0 and " passed" in told.stdout, told.stdout
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
 def spikes(*shape: int) -> torch.Tensor:
@@ -74,3 +81,51 @@ def test_dilated(shape, outs, dilation, monkeypatch):
 @pytest.mark.parametrize(("shape", "outs", "dilation"), [((1, 16, 8, 8), 16, 8), ((1, 16, 8, 8), 16, 3), ((1, 12, 8, 8), 16, 5), ((1, 16, 8, 8), 21, 5)])
 def test_not_taken(shape, outs, dilation):
     assert not dilated_triton.takes(spikes(*shape), torch.zeros(outs, shape[1], 3, 3), dilation)
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 255, 256, 257, 1000, 8 * 513])
+def test_bits_there_and_back(size, dtype):
+    flat = (random(size, seed=size) > 0.4).to(dtype)
+    packed = bits_triton.pack(flat)
+    assert torch.equal(packed, bits.plain_pack(flat)) and packed.dtype == torch.uint8
+    back = bits_triton.unpack(packed, size, dtype)
+    assert torch.equal(back, flat) and back.dtype == dtype
+
+
+@here
+@pytest.mark.parametrize(("channels", "across"), [(8, 8), (24, 16), (72, 64), (16, 4), (6, 4), (12, 8)])
+def test_spikes_bring_their_bits(channels, across, monkeypatch):
+    """Where channels fill bytes: those of the plain form, edges of tiles as well, and the layer behind need not pack them."""
+    monkeypatch.setattr(fused_triton, "CHANNELS", across)
+    y_TBCHW = in_rows((0.5 + random(5, 2, channels, 3, 7)).bfloat16())
+    with torch.no_grad():
+        spikes = ways.run(y_TBCHW, None, LIF(0.9, 0.5), "triton").spikes_TBCHW
+    expected = bits.plain_pack(spikes.permute(0, 1, 3, 4, 2).reshape(-1))
+    assert torch.equal(bits.pack(spikes).bits, expected) and 0 < spikes.mean() < 1
+    assert hasattr(spikes, bits.BROUGHT) == (channels % 8 == 0 and across % 8 == 0)
+
+
+@here
+def test_the_next_layer_takes_the_bits_that_were_brought(monkeypatch):
+    x, first, second = random(3, 2, 8, 5, 5).requires_grad_(), random(16, 8, 3, 3, seed=1), random(8, 16, 3, 3, seed=2)
+    monkeypatch.setattr(fused_triton, "CHANNELS", 64)
+
+    def pack(*_):
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(bits, "_compiled", lambda *_: None)
+    monkeypatch.setattr(bits, "plain_pack", pack)
+    s = unit.run(x, first.requires_grad_(), Wiring(of_spikes=False), None, LIF(0.9, 1.0), "triton").spikes_TBCHW
+    out = unit.run(s, second.requires_grad_(), Wiring(), None, LIF(0.9, 1.0), "triton").spikes_TBCHW
+    with pytest.raises(AssertionError, match="packed again"):
+        unit.run(s.clone(), second, Wiring(), None, LIF(0.9, 1.0), "triton")
+    out.sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@here
+def test_whatever_is_not_0_is_a_spike():
+    flat = torch.tensor([0.0, -0.0, 1e-30, -2.0, 0.5, 3.0, 0.0, 256.0, 1.0], device=DEVICE)
+    assert bits_triton.pack(flat).tolist() == bits.plain_pack(flat).tolist() == [0b10111100, 1]
