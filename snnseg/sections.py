@@ -165,7 +165,7 @@ class Conversion(Section):
     start: Share                # first potential, in thresholds
     coding: Literal["direct", "signed_poisson"]         # of pictures
     timesteps: ListOfSteps
-    bits: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)]     # of the twin's activations, scored on the whole test split
+    bits: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(max_length=8)]     # of the twin's activations, scored on the whole test split
     pictures: Count | None      # of the test split; null = all
 
 

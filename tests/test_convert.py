@@ -127,6 +127,8 @@ def test_mlflow_has_the_time_steps_as_steps(trained):
     history = client.get_metric_history(mine.info.run_id, "conversion/miou")
     assert [(m.step, m.value) for m in history] == [(p["timesteps"], p["miou"]) for p in found.summary["curve"]], "each once"
     assert mine.data.metrics["conversion/ann_miou"] == found.summary["ann_miou"]
+    assert {f"conversion/ann_{q['bits']}_bits_miou": q["miou"] for q in found.summary["quantised"]}.items() <= mine.data.metrics.items()
+    measurements.log_conversion(numbers, {k: v for k, v in found.summary.items() if k != "quantised"}, found.about)     # from before there were any
     assert {"conversion.json", "conversion.csv"} <= {a.path for a in client.list_artifacts(mine.info.run_id)}
 
 

@@ -48,6 +48,7 @@ def test_an_ann_has_its_quantised_rival_and_no_spikes(counted):
     dearer = numbers.model_copy(update={"energy": numbers.energy.model_copy(update={"multiply_pj": 7.4, "add_pj": 1.8})})
     assert energy.measure(numbers.model_folder, dearer).summary["energy_mj"]["exact"] == pytest.approx(2 * told["energy_mj"]["exact"])
     assert "mJ a picture" in energy.lines(told) and "spikes" not in energy.lines(told)
+    assert f"exact, activations of 1 to 8 bits: {few[1]:.4f} {few[2]:.4f} " in energy.lines(told)
 
 
 def test_the_table_has_it_or_says_not_run(counted):

@@ -82,9 +82,13 @@ def balanced(model: nn.Module, split: Split, config: Config, device: torch.devic
 
 
 def quantised(model: nn.Module, calibration: Split, split: Split, config: Config, device: torch.device) -> dict[int, float]:
-    """mIoU in per cent of the twin with activations of each number of `conversion.bits`, calibrated as `balanced` is, and its errors."""
+    """mIoU in per cent of the twin with activations of each number of `conversion.bits`, calibrated as `balanced` is, and its errors.
+
+    In float32 whatever the twin was trained in: levels and folded weights would be rounded once more.
+    """
     if not config.conversion.bits:
         return {}
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
     folded, found = folding.fold(model), {}
     pictures_NCHW = balancing.calibration_set(calibration, config, config.conversion.calibration, device)
     for bits in np.unique(config.conversion.bits).tolist():

@@ -146,7 +146,8 @@ def quantised(activities: Sequence[Activity], timesteps: int, arithmetic: Arithm
     """An ANN's energy, were its activations quantised to match a spiking net of so many steps; with memory, if that is given.
 
     Its activity is the unquantised one's: small values that quantising would make zero are counted. Weights keep their bits, as
-    the spiking net's do (`arithmetic.weight_bits` for fewer). Raises ValueError for a spiking net, or for less than one step.
+    the spiking net's do (`arithmetic.weight_bits` for fewer). An average of nine activations is counted with their bits, though four more
+    would tell it exactly. Raises ValueError for a spiking net, or for less than one step.
     """
     if timesteps < 1:
         raise ValueError(f"a spiking net has a time step or more: {timesteps}")

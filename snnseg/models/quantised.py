@@ -9,7 +9,7 @@ Weights, biases and pictures keep their floats.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class Levels(nn.Module):
 
     def __init__(self, top_C: Tensor, n: int):
         super().__init__()
-        self.register_buffer("part", (top_C / n).view(-1, 1, 1))
+        self.register_buffer("part", (top_C / n).clamp_min(torch.finfo(top_C.dtype).tiny).view(-1, 1, 1))
         self.n = n
 
     def forward(self, x_TBCHW: Tensor) -> Tensor:
@@ -52,18 +52,29 @@ def quantise(folded: Net, pictures_NCHW: Tensor, bits: int) -> Net:
         raise ConfigError(f"{bits} bits tell nothing. Take 1 or more.")
     net, n = copy.deepcopy(folded), 2**bits - 1
     net.neurons = Quantised(folded.neurons.timesteps)
-    seen = pictures_NCHW[None].split(BATCH, 1)
-    for layer in layers(net).values():
-        seen = [layer(x_TBCHW) for x_TBCHW in seen]
-        layer.cell, layer.neurons = Levels(tops(seen, n), n), net.neurons
-        seen = [layer.cell(x_TBCHW) for x_TBCHW in seen]
+    units = list(layers(net).values())
+    for k, layer in enumerate(units):
+        layer.cell = Levels(tops(lambda k=k: _answers(units[:k + 1], pictures_NCHW), n), n)
+        layer.neurons = net.neurons
     return net
 
 
-def tops(parts: Sequence[Tensor], n: int) -> Tensor:
-    """[C]: each channel's largest level, of those tried the one with the least squared error over all parts [T, B, C, H, W]; 1 where all is 0."""
-    largest_C = torch.stack([x_TBCHW.amax((0, 1, 3, 4)) for x_TBCHW in parts]).amax(0)
+def _answers(units: Sequence[nn.Module], pictures_NCHW: Tensor) -> Iterator[Tensor]:
+    """What the last of these layers answers, batch by batch: made anew each time, as all of it at once may be more than the memory holds."""
+    for x_TBCHW in pictures_NCHW[None].split(BATCH, 1):
+        for layer in units:
+            x_TBCHW = layer(x_TBCHW)
+        yield x_TBCHW
+
+
+def tops(parts: Callable[[], Iterable[Tensor]], n: int) -> Tensor:
+    """[C]: each channel's largest level, of those tried the one with the least squared error over all parts [T, B, C, H, W]; 1 where all is 0.
+
+    The parts are asked for twice: for the largest activations, and for the errors.
+    """
+    largest_C = torch.stack([x_TBCHW.amax((0, 1, 3, 4)) for x_TBCHW in parts()]).amax(0)
     largest_C = torch.where(largest_C > 0, largest_C, 1.0)
-    shares = [k / TRIED for k in range(TRIED, 0, -1)]       # the largest first: a channel that any would do for keeps its own
-    lost_SC = torch.stack([sum((Levels(share * largest_C, n)(x) - x).square().sum((0, 1, 3, 4), dtype=torch.float64) for x in parts) for share in shares])
-    return largest_C * torch.tensor(shares, device=largest_C.device, dtype=largest_C.dtype)[lost_SC.argmin(0)]
+    shares_S = torch.arange(TRIED, 0, -1, device=largest_C.device) / TRIED      # the largest first: a channel that any would do for keeps its own
+    tried = [Levels(share * largest_C, n) for share in shares_S]
+    lost_SC = sum(torch.stack([(levels(x) - x).square().sum((0, 1, 3, 4), dtype=torch.float64) for levels in tried]) for x in parts())
+    return largest_C * shares_S[lost_SC.argmin(0)]

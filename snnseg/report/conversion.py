@@ -58,7 +58,7 @@ def measure(model_folder: Path, config: Config) -> Scores:
         "thresholds": {"of": thresholds.of, "per": asked.per, "percentile": asked.percentile, "scale": asked.scale, "pictures": asked.calibration,
                        "timesteps": thresholds.timesteps, "silent": thresholds.silent},
         "ann_miou": 100 * twin.miou(),
-        "quantised": [{"bits": bits, "miou": miou} for bits, miou in few.items()],
+        "quantised": [{"bits": bits, "miou": miou, "pictures": len(net.split("test"))} for bits, miou in few.items()],
         "curve": [{"timesteps": p.timesteps, "miou": p.miou, "spikes": p.spikes} for p in points]}
     return Scores(summary, about)
 

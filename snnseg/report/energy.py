@@ -128,5 +128,8 @@ def write(config: Config) -> Counted:
 def lines(summary: dict[str, Any]) -> str:
     """The summary for a person."""
     rate = "" if summary["spikes"] is None else f"   {summary['spikes']['a_neuron_and_step']:.3f} spikes a neuron and step"
-    return f"{summary['benchmark']}/{summary['experiment']}, {summary['pictures']} pictures{rate}\n" + "\n".join(
-        f"  {way.replace('_', ' '):24}{mj:10.4f} mJ a picture" for way, mj in summary["energy_mj"].items())
+    told = [f"{summary['benchmark']}/{summary['experiment']}, {summary['pictures']} pictures{rate}"]
+    told += [f"  {way.replace('_', ' '):24}{mj:10.4f} mJ a picture" for way, mj in summary["energy_mj"].items()]
+    if few := summary.get("quantised"):
+        told += [f"  exact, activations of {few[0]['bits']} to {few[-1]['bits']} bits: {' '.join(format(q['exact_mj'], '.4f') for q in few)}"]
+    return "\n".join(told)

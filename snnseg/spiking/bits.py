@@ -26,7 +26,7 @@ class Packed(NamedTuple):
 def pack(spikes_TBCHW: Tensor) -> Packed:
     """0 and 1 in rows (see `fused.in_rows`) -> bits. Anything that is not 0 becomes 1."""
     brought = getattr(spikes_TBCHW, BROUGHT, None)
-    if brought is not None and brought[1:] == _state(spikes_TBCHW):
+    if brought is not None and brought[1:] == (spikes_TBCHW._version, spikes_TBCHW.data_ptr()):
         return Packed(brought[0], spikes_TBCHW.shape, spikes_TBCHW.dtype)
     flat = spikes_TBCHW.detach().permute(0, 1, 3, 4, 2).reshape(-1)
     fast = _compiled(flat.device, flat.dtype)
@@ -34,13 +34,12 @@ def pack(spikes_TBCHW: Tensor) -> Packed:
 
 
 def bring(spikes_TBCHW: Tensor, bits: Tensor) -> None:
-    """Let spikes in rows have these bits with them, for as long as nobody writes over the spikes."""
-    setattr(spikes_TBCHW, BROUGHT, (bits, *_state(spikes_TBCHW)))
+    """Let spikes in rows have these bits with them, for as long as they are not written over in a way that torch counts.
 
-
-def _state(x: Tensor) -> tuple[int | None, int]:
-    """How often x was written over, as far as torch counts it, and where it lies."""
-    return None if x.is_inference() else x._version, x.data_ptr()
+    Writes that it does not count (to `.data`, through NumPy) are not for spikes. Of inference tensors it counts none, so they bring nothing.
+    """
+    if not spikes_TBCHW.is_inference():
+        setattr(spikes_TBCHW, BROUGHT, (bits, spikes_TBCHW._version, spikes_TBCHW.data_ptr()))
 
 
 def unpack(packed: Packed) -> Tensor:

@@ -28,7 +28,7 @@ SCAN = 4096, 8          # values of a tile and the warps that share them: of the
 WALK = 2048, 4          # the spikes and the norm undone,
 WALK_BACK = 2048, 2     # and the walk back, which sums over its tile
 CHUNK = 1024            # pixels of a step whose statistics one program takes
-SCRATCH_PROGRAMS = 1056 # that recompute at a time: 8 for each of an H100's 132 multiprocessors
+SCRATCH_PROGRAMS = 528  # that recompute at a time: 4 for each of an H100's 132 multiprocessors
 ERROR = 1e-5            # of a reversed potential, relative to the largest
 INTERPRETED = not isinstance(kernels.fire_kernel, triton.JITFunction)     # on the CPU, as tests do
 

@@ -55,7 +55,7 @@ def log_conversion(config: Config, summary: dict[str, Any], about: dict[str, Any
     """Add the scores of the converted net, likewise: the step of `conversion/miou` is the number of time steps."""
     if config.track.mlflow:
         points = {f"conversion/{key}": {p["timesteps"]: p[key] for p in summary["curve"]} for key in ("miou", "spikes")}
-        numbers = {"conversion/ann_miou": summary["ann_miou"]} | {f"conversion/ann_{q['bits']}_bits_miou": q["miou"] for q in summary["quantised"]}
+        numbers = {"conversion/ann_miou": summary["ann_miou"]} | {f"conversion/ann_{q['bits']}_bits_miou": q["miou"] for q in summary.get("quantised", [])}
         _log(config, numbers, about, ("conversion.json", "conversion.csv"), points)
 
 
