@@ -140,7 +140,8 @@ def ray_cluster():
 
     from snnseg import ray_cluster as quiet
 
-    os.environ.update(quiet.QUIET | {"RAY_worker_niceness": "0"})      # Ray's own is 15, behind all other tests
+    # Ray's own niceness is 15, behind all other tests; of two threads sums are added in another order
+    os.environ.update(quiet.QUIET | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"})
     ray.init("local", num_cpus=4, num_gpus=0, object_store_memory=quiet.STORE_BYTES, include_dashboard=False, log_to_driver=False, logging_level="error",
              configure_logging=False)
     yield ray

@@ -24,7 +24,8 @@ from snnseg.training import checkpoint, ray_train, run
 from snnseg.training.attempt import Attempt
 from snnseg.training.report import Reporters, read_journal
 
-# gradients of two workers are added in another order: of a spike nearer to the threshold than that, all later losses would tell; this seed has none
+# gradients of two workers, and sums of two threads, are added in another order: of a spike nearer to the threshold than that, all later losses would
+# tell; this seed has none for workers of a thread each
 NUMBERS = [*TINY, "train.log_every=1", "optim.lr=0.001", "track.mlflow=false", "train.seed=1"]
 THROUGH_RAY = ["cluster.address=local", "cluster.gpus_per_worker=0"]
 
@@ -75,7 +76,16 @@ def undisturbed(tmp_path_factory, ray_cluster):
     return of
 
 
-def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, undisturbed):
+@pytest.fixture
+def one_thread():
+    """As each of Ray's workers has here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, undisturbed, one_thread):
     config = stored("train.epochs=4")
     run.train(config)
     alone = outcome(config)
