@@ -1,4 +1,5 @@
 """What several test files need: a tiny project of its own in a temporary folder."""
+import contextlib
 import gc
 import os
 import shutil
@@ -116,15 +117,28 @@ def trained(tiny, nets):
     return make
 
 
-@pytest.fixture
-def two_threads():
-    """Sums are made in the order of two threads, whatever the machine and the number of tests at a time."""
+@contextlib.contextmanager
+def _threads(number: int):
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads():
+    """Sums are made in the order of two threads, whatever the machine and the number of tests at a time."""
+    with _threads(2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Likewise of one, for the rest of the module."""
+    with _threads(1):
+        yield
 
 
 @pytest.fixture

@@ -26,13 +26,7 @@ NETS = pytest.mark.parametrize("net", [DeepLab, FCN])
 PER = pytest.mark.parametrize("per", ["layer", "channel"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These nets are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")     # these nets are too small to share out
 
 
 def random_twin(net, width=0.1, seed=0, channels=3):

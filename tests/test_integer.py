@@ -25,13 +25,7 @@ CPU = torch.device("cpu")
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These nets are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")     # these nets are too small to share out
 
 
 def test_by_hand():

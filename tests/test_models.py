@@ -25,13 +25,7 @@ PARAMS = ROOT / "params.yaml"
 NETS = pytest.mark.parametrize("net", [DeepLab, FCN])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These nets are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")     # these nets are too small to share out
 
 
 def count(net):

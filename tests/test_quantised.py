@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from test_conversion import CPU, NETS, distance, logits_of, one_thread, pencil, pictures, random_twin  # noqa: F401
+from test_conversion import CPU, NETS, distance, logits_of, pencil, pictures, random_twin
 
 from snnseg.errors import ConfigError
 from snnseg.evaluation import converted
@@ -11,6 +11,8 @@ from snnseg.models.deeplab import DeepLab
 from snnseg.models.quantised import TRIED, Levels, quantise, tops
 from snnseg.report import conversion
 from snnseg.report.opened import opened
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_levels_by_hand():

@@ -76,16 +76,8 @@ def undisturbed(tmp_path_factory, ray_cluster):
     return of
 
 
-@pytest.fixture
-def one_thread():
-    """As each of Ray's workers has here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_one_worker_in_place_one_and_two_through_ray_are_the_same(stored, undisturbed, one_thread):
+    """In place on one thread, as each of Ray's workers has here."""
     config = stored("train.epochs=4")
     run.train(config)
     alone = outcome(config)
