@@ -1,13 +1,8 @@
 """From official layouts to sealed stores: the same bytes however it is done, what is bad named or left out and counted."""
-import contextlib
 import json
-import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import forked
@@ -23,7 +18,6 @@ from snnseg.errors import DataError, DataMissing, SnnsegError
 ROOT = Path(__file__).resolve().parent.parent
 VOC = ["data.size=64", "data.voc.sample.train=12", "data.voc.sample.test=4"]
 DDD17 = ["data.size=64", "data.ddd17.sample.train=12", "data.ddd17.sample.test=6"]
-MANY = ["data.mnist_cifar.train=3000", "data.mnist_cifar.test=500"]        # four shards
 SMALL = {"voc": VOC, "ddd17": DDD17, "mnist_cifar": ["data.mnist_cifar.train=1100", "data.mnist_cifar.test=20"]}
 
 
@@ -97,81 +91,6 @@ def test_another_hash_seed_and_locale_give_the_same_bytes(benchmark, digests, tm
                           env=environment | {"PYTHONHASHSEED": "7", "LC_ALL": "C"}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert seal.verify(c.store, "") == digests[benchmark]
-
-
-@pytest.mark.parametrize(("benchmark", "overrides"), [("mnist_cifar", MANY), ("ddd17", DDD17)])
-def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
-    """Five times kill -9, of which three once one more shard is there, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
-    calm = load(tmp_path / "calm", benchmark, *overrides)
-    forked.server()
-    start = time.monotonic()
-    command = [sys.executable, "-m", "snnseg", "prepare", benchmark, *sets(overrides)]
-    forked.run(command, cwd=tmp_path / "calm", env=environment, check=True, capture_output=True)
-    length = time.monotonic() - start
-    c = load(tmp_path / "killed", benchmark, *overrides)
-    work = c.store.with_name(f".work-{c.store.name}")
-    moments, finished, interrupted = random.Random(4), {}, 0
-    for k in range(5):
-        process = forked.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)
-        if k % 2:
-            time.sleep(moments.uniform(0.1, 0.9) * length)
-        else:
-            while process.poll() is None and len(list(work.glob("done/*"))) <= len(finished):
-                time.sleep(0.002)
-        with contextlib.suppress(ProcessLookupError):       # the last ones have little left to do
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        now = {p: p.stat().st_mtime_ns for p in work.glob("done/*")} if work.exists() else {}
-        assert all(now[p] == when for p, when in finished.items() if p in now), "a finished shard was made again"
-        finished, interrupted = now, interrupted + bool(now)
-        assert not any(p.is_dir() and not p.name.startswith(".") for p in c.store.parent.glob("*")) or seal.is_sealed(c.store)
-    assert interrupted, "a part was done when it was ended"
-    prepare(c)
-    assert seal.verify(c.store, "") == seal.verify(calm.store, "")
-    assert not work.exists()
-
-
-def test_ended_while_it_is_sealed(digests, tmp_path, monkeypatch):
-    """The shards are already in the folder that is sealed: what is left of them is made again, not missed."""
-    c = load(tmp_path, "voc", "data.workers=1")
-
-    def ended(folder):
-        raise KeyboardInterrupt
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(seal, "seal", ended)
-        prepare(c)
-    assert not c.store.exists()
-    prepare(c)
-    assert seal.verify(c.store, "") == digests["voc"]
-
-
-def test_workers_end_with_their_parent(tmp_path, environment):
-    """kill -9 of the command alone: a moment later nobody writes in its folder any more."""
-    if not Path("/proc/self/environ").exists():
-        pytest.skip("no /proc")
-    load(tmp_path, "mnist_cifar")
-    mark = f"SNNSEG_TEST={tmp_path.name}-{os.getpid()}"
-    command = [sys.executable, "-m", "snnseg", "prepare", "mnist_cifar", "--set", "data.mnist_cifar.train=300000", "--set", "data.workers=2"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment | dict([mark.split("=")]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 60
-    while not list((tmp_path / "data").glob("store/.work-*/done/*")) and time.monotonic() < until:
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-
-    def alive() -> list[str]:
-        found = []
-        for told in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                found += [told.parent.name] if mark.encode() in told.read_bytes() else []
-            except OSError:
-                pass
-        return found
-    until = time.monotonic() + 20
-    while alive() and time.monotonic() < until:
-        time.sleep(0.2)
-    assert alive() == []
 
 
 # ------------------------------------------------------------------------------------------------ VOC

@@ -209,7 +209,8 @@ def convert(experiment: Experiment, model: Model = None, weights: Weights = None
 
     Nothing is trained: norms are folded, thresholds balanced on training pictures, and mIoU is scored after each number of time steps,
     from one pass; beside it the twin with activations of few bits (conversion.bits). All numbers are those it was trained with, but for the
-    section conversion. With --set, --model or --weights the scores are shown only; without, they also become conversion.json and conversion.csv in data/result/BENCHMARK/EXPERIMENT.
+    section conversion. With --set, --model or --weights the scores are shown only; without, they also become conversion.json and
+    conversion.csv in data/result/BENCHMARK/EXPERIMENT.
 
     \b
     Examples:

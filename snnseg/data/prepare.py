@@ -140,6 +140,7 @@ def prepare(config: Config, tell: Tell = lambda progress: None) -> Recipe:
             if bad.keys() <= left_out.keys():
                 break
             left_out |= bad         # and again without them, from the start: places of items move up
+        store.sweep(work)
         recipe = replace(recipe, bad=left_out | recipe.bad)
         for split in recipe.counts:
             store.describe(work, split, _about(config, recipe, split))

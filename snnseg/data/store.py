@@ -102,6 +102,12 @@ def write(folder: Path, split: str, start: int, items: dict[str, np.ndarray]) ->
             group[name][start : start + len(block)] = block
 
 
+def sweep(folder: Path) -> None:
+    """Clear up after a process that was killed while it wrote: what zarr renames when it is whole would be sealed with the rest."""
+    for left in folder.glob("*.zarr/**/*.partial"):
+        left.unlink()
+
+
 def splits(folder: Path) -> list[str]:
     """The splits of a store: test, train, unlabelled."""
     return sorted(path.stem for path in folder.glob("*.zarr"))

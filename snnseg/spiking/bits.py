@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 BROUGHT = "_snnseg_bits"        # the attribute of a tensor of spikes
 
 

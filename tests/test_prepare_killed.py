@@ -1,0 +1,122 @@
+"""A store whose making is ended at any moment: the same command goes on with what is missing, to the same bytes."""
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import forked
+import pytest
+from test_prepare import DDD17, load, sets
+
+from snnseg import seal
+from snnseg.data.prepare import prepare
+
+MANY = ["data.mnist_cifar.train=3000", "data.mnist_cifar.test=500"]        # four shards
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> str:
+    """The seal of the small VOC store."""
+    c = load(tmp_path_factory.mktemp("undisturbed"), "voc", "data.workers=1")
+    prepare(c)
+    return seal.verify(c.store, "")
+
+
+@pytest.mark.parametrize(("benchmark", "overrides"), [("mnist_cifar", MANY), ("ddd17", DDD17)])
+def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
+    """Five times kill -9, of which three once one more shard is there, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
+    calm = load(tmp_path / "calm", benchmark, *overrides)
+    forked.server()
+    start = time.monotonic()
+    command = [sys.executable, "-m", "snnseg", "prepare", benchmark, *sets(overrides)]
+    forked.run(command, cwd=tmp_path / "calm", env=environment, check=True, capture_output=True)
+    length = time.monotonic() - start
+    c = load(tmp_path / "killed", benchmark, *overrides)
+    work = c.store.with_name(f".work-{c.store.name}")
+    moments, finished, interrupted = random.Random(4), {}, 0
+    for k in range(5):
+        process = forked.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        if k % 2:
+            time.sleep(moments.uniform(0.1, 0.9) * length)
+        else:
+            while process.poll() is None and len(list(work.glob("done/*"))) <= len(finished):
+                time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError):       # the last ones have little left to do
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = {p: p.stat().st_mtime_ns for p in work.glob("done/*")} if work.exists() else {}
+        assert all(now[p] == when for p, when in finished.items() if p in now), "a finished shard was made again"
+        finished, interrupted = now, interrupted + bool(now)
+        assert not any(p.is_dir() and not p.name.startswith(".") for p in c.store.parent.glob("*")) or seal.is_sealed(c.store)
+    assert interrupted, "a part was done when it was ended"
+    prepare(c)
+    assert seal.verify(c.store, "") == seal.verify(calm.store, "")
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("what", ["c/0/0/0", "zarr.json"], ids=["a shard", "attributes"])
+def test_ended_between_a_file_and_its_name(what, undisturbed, tmp_path, monkeypatch):
+    """zarr writes beside and renames: killed between the two, it leaves a file that must not be sealed with the rest."""
+    c = load(tmp_path, "voc", "data.workers=1")
+    rename, work = Path.replace, c.store.with_name(f".work-{c.store.name}")
+
+    class Killed(BaseException):
+        """Nothing of the library expects it, as nothing expects SIGKILL."""
+
+    def ended(path, target):
+        if str(target).endswith(what) and (work / "layout.json").exists():
+            raise Killed
+        return rename(path, target)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", ended)
+        prepare(c)
+    assert list(work.glob("*.zarr/**/*.partial"))
+    prepare(c)
+    assert seal.verify(c.store, "") == undisturbed
+
+
+def test_ended_while_it_is_sealed(undisturbed, tmp_path, monkeypatch):
+    """The shards are already in the folder that is sealed: what is left of them is made again, not missed."""
+    c = load(tmp_path, "voc", "data.workers=1")
+
+    def ended(folder):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(seal, "seal", ended)
+        prepare(c)
+    assert not c.store.exists()
+    prepare(c)
+    assert seal.verify(c.store, "") == undisturbed
+
+
+def test_workers_end_with_their_parent(tmp_path, environment):
+    """kill -9 of the command alone: a moment later nobody writes in its folder any more."""
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("no /proc")
+    load(tmp_path, "mnist_cifar")
+    mark = f"SNNSEG_TEST={tmp_path.name}-{os.getpid()}"
+    command = [sys.executable, "-m", "snnseg", "prepare", "mnist_cifar", "--set", "data.mnist_cifar.train=300000", "--set", "data.workers=2"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment | dict([mark.split("=")]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list((tmp_path / "data").glob("store/.work-*/done/*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+
+    def alive() -> list[str]:
+        found = []
+        for told in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                found += [told.parent.name] if mark.encode() in told.read_bytes() else []
+            except OSError:
+                pass
+        return found
+    until = time.monotonic() + 20
+    while alive() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert alive() == []
