@@ -129,6 +129,13 @@ def sweep(folder: Path) -> None:
         _remove(left)
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder whole: out of the way first, under a name that `sweep` of the folder around it knows, should this process be killed meanwhile."""
+    out_of_the_way = folder.with_name(f"{PARTIAL}{uuid.uuid4().hex[:8]}-{folder.name}")
+    os.rename(folder, out_of_the_way)
+    shutil.rmtree(out_of_the_way)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -239,6 +239,17 @@ def test_sweep_removes_what_was_left_within_and_nothing_else(folder):
     seal.verify(folder, "")
 
 
+def test_what_is_being_removed_is_out_of_the_way_at_once_and_swept(folder, monkeypatch):
+    def ended(path):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", ended)
+        seal.remove(folder)
+    assert not folder.exists() and len(names(folder.parent)) == 1
+    seal.sweep(folder.parent)
+    assert names(folder.parent) == []
+
+
 def test_sweep_removes_what_was_left_beside_under_its_name(folder):
     fill(folder.parent, {".partial-01234567-store/a": b"1", ".partial-01234567-other/a": b"1"})
     seal.sweep(folder)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -68,7 +67,7 @@ def save(run: Path, state: State, weights: dict[str, Tensor], moments: dict[str,
         torch.save(moments, partial / "optim.pt")
         (partial / "state.json").write_text(json.dumps({**asdict(state), "fingerprint": fingerprint}), encoding="utf-8")
     for step in all_steps(run)[:-keep]:
-        shutil.rmtree(folder_of(run, step))
+        seal.remove(folder_of(run, step))
     return folder
 
 
@@ -158,7 +157,7 @@ def newest(run: Path, model: nn.Module, optimizer: Adam, fingerprint: str) -> tu
             return restore(folder_of(run, step), model, optimizer, fingerprint), damaged
         except StoreError as e:
             damaged.append(e)
-            shutil.rmtree(folder_of(run, step))
+            seal.remove(folder_of(run, step))
     return State(), damaged
 
 

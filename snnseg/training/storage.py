@@ -56,10 +56,10 @@ class Storage:
             system.pipe_file(f"{folder}/.probe", b"written")
             system.rm_file(f"{folder}/.probe")
 
-    def _steps(self, system: Any, folder: str) -> list[int]:
-        """The steps of the whole copies, oldest first."""
+    def _steps(self, system: Any, folder: str, whole: bool = True) -> list[int]:
+        """The steps of the whole copies, or of all, oldest first."""
         found = (re.fullmatch(r"step-(\d+)", path.rstrip("/").rpartition("/")[2]) for path in system.ls(folder, detail=False))
-        return sorted(int(m[1]) for m in found if m and system.exists(f"{folder}/{m[0]}/seal.json"))
+        return sorted(int(m[1]) for m in found if m and (not whole or system.exists(f"{folder}/{m[0]}/seal.json")))
 
     def fetch(self) -> int | None:
         """Bring the newest copy into the run's folder, if it has none as new; which step that was. Raises Unusable, NoSpace."""
@@ -85,8 +85,10 @@ class Storage:
                 system.put_file(str(self.run / name), f"{run}/{name}")
             for name in OF_A_STEP:
                 system.put_file(str(folder / name), f"{run}/{folder.name}/{name}")
-            for old in self._steps(system, run)[:-self.keep]:
-                system.rm(f"{run}/step-{old:06d}", recursive=True)
+            oldest = self._steps(system, run)[-self.keep:][0]
+            for old in self._steps(system, run, whole=False):       # what was being removed when it was killed, too
+                if old < oldest:
+                    system.rm(f"{run}/step-{old:06d}", recursive=True)
 
     def begin(self, step: int, steps: int, epochs: int) -> None:
         pass
