@@ -128,7 +128,7 @@ class Steeper(Triangle):
 
 
 @pytest.mark.parametrize(("neuron", "words"), [
-    (LIF(spike=lambda m: (m > 0).float()), "Triangle, Arctan, Sigmoid, Rectangle, not <function"),
+    (LIF(spike=lambda m: (m > 0).float()), "Triangle, Arctan, Sigmoid, Rectangle, Integer, not <function"),
     (LIF(spike=Steeper()), "Steeper"),
     (LIF(leak=torch.rand(9, 11)), r"the leak is one number or one a channel, \[3, 1, 1\], not \[9, 11\]"),
     (LIF(leak=torch.rand(C)), "one a channel"),

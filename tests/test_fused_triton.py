@@ -20,6 +20,7 @@ from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.spiking import bits, fused, pooling, unit, ways
 from snnseg.spiking.fused import Normal
+from snnseg.spiking.integer import Integer
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import SURROGATES, Arctan, Surrogate, Triangle
 from snnseg.spiking.unit import Wiring
@@ -157,6 +158,22 @@ def test_the_pairs_are_all_there():
 def test_as_the_plain_form(case, dtype):
     norm, leak, steps, surrogate, (reset, layout) = case
     assert_same(currents(steps, dtype, layout == "last"), normals(norm, steps), LIF(leak, 0.7, SURROGATES[surrogate](0.8), reset == "soft"))
+
+
+@pytest.mark.parametrize(("norm", "steps", "soft", "levels", "dtype"), [
+    ("bntt", 1, True, 4, torch.float32), ("tdbn", 3, False, 3, torch.float32), ("none", 5, True, 1, torch.float32), ("given", 2, True, 8, torch.float32),
+    ("bntt", 4, True, 4, torch.bfloat16)])
+def test_integer_neurons(norm, steps, soft, levels, dtype):
+    neuron = LIF(learned(C, 1, 1, seed=6, about=0.8), learned(C, 1, 1, seed=7, about=0.7), Integer(0.8, levels), soft)
+    assert_same(currents(steps, dtype, scale=1.5), normals(norm, steps), neuron, rates=(.1, levels))
+    with torch.no_grad():
+        assert mine(currents(steps, scale=9.0), None, neuron).spikes_TBCHW.unique().tolist() == [*range(levels + 1)]
+
+
+def test_integer_neurons_round_halves_as_the_plain_form():
+    m = torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.5, 2.5, 3.5, 4.0, 4.5, 9.0, torch.inf, torch.nan], device=DEVICE).view(1, 1, 1, 1, -1)
+    found = [way(m, None, LIF(1.0, 1.0, Integer(levels=4))).spikes_TBCHW for way in (mine, reference)]
+    torch.testing.assert_close(*found, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", ["given together", "given, nothing learned", "a step, nothing learned", "a step, one gamma",

@@ -1,21 +1,20 @@
 """Integer neurons: a naive loop, gradients, and sub-steps of 0 and 1 that give the same answer; every variant by name learns."""
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_fused import C, gradients, learned, normal_of, random
 from torch import nn
 
 from snnseg import config
-from snnseg.errors import ConfigError
 from snnseg.models import zoo
 from snnseg.models.backbone import Spiking, spike_driven
 from snnseg.models.deeplab import DeepLab
 from snnseg.models.fcn import FCN
 from snnseg.models.inputs import coded
-from snnseg.spiking import ways
+from snnseg.spiking import fused_cpu, ways
 from snnseg.spiking.encode import Constant
 from snnseg.spiking.integer import Integer, expand
 from snnseg.spiking.neuron import LIF, run
@@ -117,18 +116,55 @@ def test_sub_steps_of_zeros_and_ones_give_the_same_logits(net, norm):
     assert binary.count(False) == (2 if net is DeepLab else 3)      # pools give ninths
 
 
-def test_the_fast_ways_refuse_and_auto_says_so_once(caplog):
-    y = torch.randn(2, 1, 1, 4, 4)
-    neuron = LIF(0.9, 1.0, Integer(levels=3))
-    with pytest.raises(ValueError, match="cpu way of norm and neuron cannot do this"):
-        ways.run(y, None, neuron, "cpu")
-    ways._tell.cache_clear()
-    with caplog.at_level(logging.INFO, "snnseg"):
-        found = [ways.run(y, None, neuron).spikes_TBCHW for _ in range(3)]
-    assert torch.equal(found[0], run(y, neuron)[0])
-    assert [r.levelname for r in caplog.records] == ["WARNING"] and "reference way" in caplog.text
-    with pytest.raises(ConfigError, match=r"train.kernels.*Integer"):
-        zoo.way(config.load(PARAMS, "spiking_fcn_integer", ["train.kernels=cpu"]), CPU)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("levels", "soft", "per_channel", "norm", "T"), [
+    (4, True, False, "bntt", 1), (4, True, True, "bntt", 4), (3, False, True, "tdbn", 3), (1, False, False, "none", 5), (8, True, False, "given", 2)])
+def test_compiled_loops_like_the_plain_form(levels, soft, per_channel, norm, T, dtype):
+    """Spikes, and the gradients of y, gamma, beta, and of a learned leak and threshold; at most 1 in 100 000 rounds to the other side."""
+    y = (random(T, 3, C, 9, 11, seed=1) * 1.5 + 0.6).to(dtype).requires_grad_()
+    neuron = LIF(learned(0.9, per_channel), learned(0.6, per_channel), Integer(0.7, levels), soft)
+    assert ways.choose(y, None, neuron) is fused_cpu
+    (mine, found), (plain, expected) = (gradients(way, y, normal_of(norm, T), neuron) for way in ("cpu", "reference"))
+    assert set(plain.spikes_TBCHW.unique().tolist()) == set(range(levels + 1)) and mine.spikes_TBCHW.dtype == dtype
+    assert (mine.spikes_TBCHW != plain.spikes_TBCHW).sum() <= 1e-5 * y.numel()
+    for name, b in expected.items():
+        assert found[name].shape == b.shape and (b.any() or name == "leak" and T == 1), name
+        error = (found[name] - b).float().norm() / b.float().norm().clamp(min=1e-30)
+        assert error <= (1e-2 if name == "y" and dtype == torch.bfloat16 else 1e-4), f"{name}: {error:.1e}"
+
+
+def test_compiled_loops_round_halves_as_the_plain_form():
+    """Exactly between two numbers of spikes, at the ends, beyond them, and what is no number."""
+    m = torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.5, 2.5, 3.5, 4.0, 4.5, 9.0, torch.inf, torch.nan])
+    found = [ways.run(m.view(1, 1, 1, 1, -1), None, LIF(1.0, 1.0, Integer(levels=4)), way).spikes_TBCHW.flatten() for way in ("cpu", "reference")]
+    torch.testing.assert_close(*found, rtol=0, atol=0, equal_nan=True)
+    assert found[0][:11].tolist() == [0, 0, 0, 1, 2, 2, 4, 4, 4, 4, 4] and found[0][11].isnan()
+
+
+@pytest.mark.parametrize("net", [DeepLab, FCN])
+@pytest.mark.parametrize("pool", ["average", "max"])
+def test_nets_learn_the_same_either_way(net, pool):
+    """Logits and gradients of a whole net, in float32, as the plain form has them."""
+    found = []
+    for way in ("reference", "auto"):
+        torch.manual_seed(0)
+        model = net(3, Spiking(2, LIF(0.9, 0.5, Integer(levels=4)), "bntt", way=way), 0.1, pool=pool).train()
+        logits = model(Constant(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), 2))
+        cross_entropy(logits, torch.zeros(2, 32, 32, dtype=torch.uint8)).backward()
+        found.append((logits.detach(), [p.grad for p in model.parameters()]))
+    (plain, expected), (fast, mine) = found
+    torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-4)
+    for a, b in zip(mine, expected, strict=True):
+        assert (a - b).norm() <= 1e-2 * b.norm() + 1e-7
+
+
+def test_sub_steps_go_the_fast_way_too():
+    torch.manual_seed(0)
+    model = FCN(3, Spiking(2, LIF(0.9, 0.5, Integer(levels=3)), "bntt"), 0.1).train()
+    x = Constant(torch.randn(2, 3, 16, 16), 2)
+    model(x)
+    with torch.no_grad():
+        torch.testing.assert_close(spike_driven(model.eval())(x), model(x), rtol=1e-3, atol=1e-4)
 
 
 def test_one_level_fires_from_half_a_threshold_on():

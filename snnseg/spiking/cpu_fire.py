@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from snnseg.spiking.cpu_kernels import ONE, ZERO, compiled, fetch, fold, narrow, place, take, wide, widen
+from snnseg.spiking.cpu_kernels import ONE, ZERO, compiled, fetch, fired, fold, narrow, place, take, wide, widen
 
 BLOCK = 64              # channels that a thread joins at a time
 
@@ -127,20 +127,21 @@ def tables(work):
 
 
 @compiled
-def fire_row(x, tables_2R, neuron_2R, soft, left, spikes):
-    """One step of what lies in a row; `left` is the potential after the spike, of the step before and then of this one."""
+def fire_row(x, tables_2R, neuron_2R, soft, levels, left, spikes):
+    """One step of what lies in a row; `left` is the potential after the spikes, of the step before and then of this one."""
     scale, level, leak, threshold = tables_2R[0], tables_2R[1], neuron_2R[0], neuron_2R[1]
     for i in range(len(x)):
         u = leak[i] * left[i] + (wide(x[i]) * scale[i] + level[i])      # eq. 2
-        fired = u > threshold[i]                                        # eq. 3
-        spikes[i] = narrow(ONE if fired else ZERO, spikes)
-        left[i] = (u - threshold[i] if soft else ZERO) if fired else u
+        k = fired(u, threshold[i], levels)
+        spikes[i] = narrow(k, spikes)
+        left[i] = u - threshold[i] * k if soft else ZERO if k > ZERO else u
 
 
 def fire(work):
     """The spikes, tile by tile."""
     work = carray(work, 1)[0]
     T, C, step, apart, row, tile, soft, far = work.T, work.channels, work.step, work.apart, work.row, work.tile, work.soft != 0, work.far != 0
+    levels = np.float32(work.levels)
     y, spikes = carray(place(work.y, work.like), step + (T - 1) * apart), carray(place(work.out, work.like), T * step)
     tables_4TC, neuron_2C = carray(place(work.tables, ZERO), (4, T, C)), carray(place(work.neuron, ZERO), (2, C))
     first = take(work) * tile
@@ -160,6 +161,6 @@ def fire(work):
                 if far:
                     fetch(y, (t + 1) * apart + begin if t + 1 < T else coming + begin - first, n)
                     fetch(spikes, (t + 1) * step + begin if t + 1 < T else coming + begin - first, n)
-                fire_row(y[t * apart + begin:t * apart + begin + n], tables_T2R[t], neuron_2R, soft, potential[begin - first:begin - first + n],
+                fire_row(y[t * apart + begin:t * apart + begin + n], tables_T2R[t], neuron_2R, soft, levels, potential[begin - first:begin - first + n],
                          spikes[t * step + begin:t * step + begin + n])
         first = coming

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 LINE = 64                           # bytes that memory hands over at a time
 ZERO, ONE = np.float32([0, 1])      # with python's floats, float32 becomes float64
-NUMBERS = "T channels step apart g_apart row tile piece per_step given gamma_apart given_apart leak_apart threshold_apart soft kind learned count far over"
+NUMBERS = "T channels step apart g_apart row tile piece per_step given gamma_apart given_apart leak_apart threshold_apart soft kind learned count far over levels"
 ADDRESSES = "y g out partial statistics tables neuron gamma beta mean var leak threshold sums ends found undoing"
 
 
@@ -123,6 +123,15 @@ def narrow(typing, x, like):
         return builder.trunc(builder.lshr(builder.select(number, rounded, builder.or_(bits, i32(0x400000))), i32(16)), i16)
 
     return like.dtype(types.float32, like), code
+
+
+@compiled
+def fired(u, threshold, levels):
+    """Spikes of one neuron at one step: 0 or 1 (eq. 3), or with `levels` as `integer.Integer` has them, halves to the even number."""
+    if levels == 0:
+        return ONE if u > threshold else ZERO
+    m = u / threshold - ONE + ONE       # as the plain form comes to it
+    return np.rint(ZERO if m < ZERO else levels if m > levels else m)
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from snnseg.spiking.cpu_kernels import ONE, ZERO, compiled, fetch, fold, narrow, place, take, wide, widen
+from snnseg.spiking.cpu_kernels import ONE, ZERO, compiled, fetch, fired, fold, narrow, place, take, wide, widen
 
 BLOCK = 64              # channels that a thread joins at a time
 HALF, FOUR, SIXTEEN, PI = np.float32([0.5, 4, 16, np.pi])       # with python's floats, float32 becomes float64
@@ -12,7 +12,7 @@ E2, E3, E4, E5 = np.float32([1 / 2, 1 / 6, 1 / 24, 1 / 120])    # of the exponen
 
 
 @compiled
-def slopes(kind, scale, u, threshold, out):
+def slopes(kind, scale, levels, u, threshold, out):
     """Slope of a surrogate (surrogate.py) by u, where m = u / threshold - 1. NaN stays NaN."""
     n = len(u)
     if kind == 0:
@@ -31,28 +31,33 @@ def slopes(kind, scale, u, threshold, out):
             for _ in range(6):      # exp(64 r), to 4e-6
                 e *= e
             out[i] = scale * FOUR * e / ((ONE + e) * (ONE + e) * threshold[i])
+    elif kind == 4:         # of integer neurons
+        for i in range(n):
+            m = u[i] / threshold[i] - ONE
+            out[i] = scale / threshold[i] if m >= -ONE and m <= levels - ONE else ZERO
     else:
         for i in range(n):
             out[i] = scale / threshold[i] if abs(u[i] * (ONE / threshold[i]) - ONE) < HALF else ZERO
 
 
 @compiled
-def integrate(x, scale, level, before, neuron_2R, soft, u):
+def integrate(x, scale, level, before, neuron_2R, soft, levels, u):
     """The potential before its reset, from that of the step before."""
     leak, threshold = neuron_2R[0], neuron_2R[1]        # unpacked, they would not be known to lie in one piece
     for i in range(len(x)):
         b = before[i]
-        left = (b - threshold[i] if soft else ZERO) if b > threshold[i] else b
+        k = fired(b, threshold[i], levels)
+        left = b - threshold[i] * k if soft else ZERO if k > ZERO else b
         u[i] = leak[i] * left + (wide(x[i]) * scale[i] + level[i])
 
 
 @compiled
-def flow_back(g, slope, u, neuron_2R, soft, inflow):
+def flow_back(g, slope, u, neuron_2R, soft, levels, inflow):
     """The gradient of z, over `slope`; `inflow` is that of what was left of u after the spike, and becomes the step before's."""
     leak, threshold = neuron_2R[0], neuron_2R[1]        # unpacked, they would not be known to lie in one piece
     for i in range(len(g)):
         b = inflow[i]
-        gz = wide(g[i]) * slope[i] + (b if soft else ZERO if u[i] > threshold[i] else b)        # no gradient through the reset's spike
+        gz = wide(g[i]) * slope[i] + (b if soft else ZERO if fired(u[i], threshold[i], levels) > ZERO else b)        # no gradient through the reset's spike
         inflow[i] = leak[i] * gz
         slope[i] = gz
 
@@ -68,14 +73,15 @@ def collect(gz, x, mean, scale, scaled, alone, moment, out):
 
 
 @compiled
-def collect_ends(g, slope, u, before, neuron_2R, soft, inflow, ends_2R):
+def collect_ends(g, slope, u, before, neuron_2R, soft, levels, inflow, ends_2R):
     """Add up what reaches leak and threshold: the threshold divides in m, and is what a soft reset takes."""
     threshold, to_leak, to_threshold = neuron_2R[1], ends_2R[0], ends_2R[1]
     for i in range(len(g)):
-        fired, of_u, b = u[i] > threshold[i], wide(g[i]) * slope[i], before[i]       # 0 before the first step
-        gz = of_u + (ZERO if fired and not soft else inflow[i])
-        to_threshold[i] -= of_u * u[i] / threshold[i] + (inflow[i] if soft and fired else ZERO)
-        to_leak[i] += gz * ((b - threshold[i] if soft else ZERO) if b > threshold[i] else b)
+        k, of_u, b = fired(u[i], threshold[i], levels), wide(g[i]) * slope[i], before[i]       # 0 before the first step
+        k_before = fired(b, threshold[i], levels)
+        gz = of_u + (ZERO if k > ZERO and not soft else inflow[i])
+        to_threshold[i] -= of_u * u[i] / threshold[i] + (inflow[i] * k if soft else ZERO)
+        to_leak[i] += gz * (b - threshold[i] * k_before if soft else ZERO if k_before > ZERO else b)
 
 
 def unwind(work):
@@ -86,6 +92,7 @@ def unwind(work):
     work = carray(work, 1)[0]
     T, C, step, apart, g_apart, row, tile, piece = work.T, work.channels, work.step, work.apart, work.g_apart, work.row, work.tile, work.piece
     K, soft, learned, scaled, far = -(-step // piece), work.soft != 0, work.learned != 0, work.given != 0, work.far != 0
+    levels = np.float32(work.levels)
     y, g = carray(place(work.y, work.like), step + (T - 1) * apart), carray(place(work.g, work.like), step + (T - 1) * g_apart)
     grad, tables_4TC = carray(place(work.out, work.like), T * step), carray(place(work.tables, ZERO), (4, T, C))
     neuron_2C = carray(place(work.neuron, ZERO), (2, C))
@@ -117,7 +124,7 @@ def unwind(work):
                             fetch(g, t * g_apart + begin, n)
                             fetch(grad, t * step + begin, n)
                     integrate(y[t * apart + begin:t * apart + begin + n], tables_3TR[1, t], tables_3TR[2, t], potentials[t, at:at + n],
-                              neuron_2R, soft, potentials[t + 1, at:at + n])
+                              neuron_2R, soft, levels, potentials[t + 1, at:at + n])
             for t in range(T - 1, -1, -1):
                 for begin in range(first, last, row):
                     n, at = min(row, last - begin), begin - first
@@ -128,10 +135,10 @@ def unwind(work):
                         else:
                             fetch(y, begin + tile, n)
                     gs, p, u, back = g[t * g_apart + begin:t * g_apart + begin + n], steep[:n], potentials[t + 1, at:at + n], inflow[at:at + n]
-                    slopes(work.kind, work.slope, u, neuron_2R[1], p)
+                    slopes(work.kind, work.slope, levels, u, neuron_2R[1], p)
                     if learned:
-                        collect_ends(gs, p, u, potentials[t, at:at + n], neuron_2R, soft, back, ends)
-                    flow_back(gs, p, u, neuron_2R, soft, back)
+                        collect_ends(gs, p, u, potentials[t, at:at + n], neuron_2R, soft, levels, back, ends)
+                    flow_back(gs, p, u, neuron_2R, soft, levels, back)
                     collect(p, y[t * apart + begin:t * apart + begin + n], tables_3TR[0, t], tables_3TR[1, t], scaled, sums[0, t], sums[1, t],
                             grad[t * step + begin:t * step + begin + n])
         for j in range(2):

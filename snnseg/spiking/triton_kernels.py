@@ -13,7 +13,28 @@ import triton.language as tl
 
 
 @triton.jit
-def _slope(m, scale, SURROGATE: tl.constexpr):
+def _spikes(u, threshold, per_threshold, LEVELS: tl.constexpr):
+    """Whether a neuron fires, or with LEVELS how often: `snnseg.spiking.integer`, halves to the even number."""
+    if LEVELS == 0:
+        k = (u - threshold) * per_threshold > 0.0       # at the threshold exactly 0, and right for a negative one
+    else:
+        m = tl.div_rn(u, threshold + tl.zeros_like(u)) - 1.0 + 1.0      # as the plain form comes to it
+        k = tl.minimum(tl.maximum(m, 0.0, tl.PropagateNan.ALL), 1.0 * LEVELS, tl.PropagateNan.ALL) + 12582912.0 - 12582912.0     # rounds: 1.5 * 2^23
+    return k
+
+
+@triton.jit
+def _left(u, k, threshold, SOFT: tl.constexpr, LEVELS: tl.constexpr):
+    """The potential after `_spikes`."""
+    if LEVELS == 0:
+        left = tl.where(k, u - threshold if SOFT else 0.0, u)
+    else:
+        left = u - threshold * k if SOFT else tl.where(k > 0.0, 0.0, u)
+    return left
+
+
+@triton.jit
+def _slope(m, scale, SURROGATE: tl.constexpr, LEVELS: tl.constexpr):
     """The slope that stands for the step's, as `snnseg.spiking.surrogate` has it, at m = u / threshold - 1."""
     if SURROGATE == "Triangle":
         slope = tl.maximum(1.0 - tl.abs(m), 0.0)
@@ -22,6 +43,8 @@ def _slope(m, scale, SURROGATE: tl.constexpr):
     elif SURROGATE == "Sigmoid":
         e = tl.exp(-4.0 * tl.abs(m))            # s (1 - s) is even in m, and this way round nothing overflows
         slope = 4.0 * e / ((1.0 + e) * (1.0 + e))
+    elif SURROGATE == "Integer":
+        slope = tl.where((m >= -1.0) & (m <= LEVELS - 1.0), 1.0, 0.0)
     else:
         tl.static_assert(SURROGATE == "Rectangle")
         slope = tl.where(tl.abs(m) < 0.5, 1.0, 0.0)
@@ -118,7 +141,7 @@ def join_kernel(mean_ptr, square_ptr, mean_out, var_out, per_deviation_out, eps,
 
 @triton.jit
 def fire_kernel(y_ptr, spikes_ptr, bits_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, T, pixels, channels, step, y_step,
-                NORM: tl.constexpr, SOFT: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+                NORM: tl.constexpr, SOFT: tl.constexpr, LEVELS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """Spikes of a tile over all steps, also as bits if a place for them is given, eight channels in a byte; grid (pixel tiles, channel tiles)."""
     tile = tl.program_id(0)
     col = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -141,12 +164,12 @@ def fire_kernel(y_ptr, spikes_ptr, bits_ptr, scale_ptr, mean_ptr, beta_ptr, leak
         y = tl.load(y_ptr + offset, mask=inside, other=0.0).to(tl.float32)
         z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
         u = leak_1C * u + z
-        fired = (u - threshold_1C) * per_threshold > 0.0       # at the threshold exactly 0, and right for a negative one
-        tl.store(spikes_ptr + base + offset, tl.where(fired, 1.0, 0.0).to(spikes_ptr.dtype.element_ty), mask=inside)
+        k = _spikes(u, threshold_1C, per_threshold, LEVELS)
+        tl.store(spikes_ptr + base + offset, (tl.where(k, 1.0, 0.0) if LEVELS == 0 else k).to(spikes_ptr.dtype.element_ty), mask=inside)
         if bits_ptr is not None:
-            byte = tl.sum(tl.reshape(fired.to(tl.int32), [BP, BC // 8, 8]) << tl.arange(0, 8)[None, None, :], axis=2)
+            byte = tl.sum(tl.reshape(k.to(tl.int32), [BP, BC // 8, 8]) << tl.arange(0, 8)[None, None, :], axis=2)
             tl.store(bits_ptr + base // 8 + offset_8, byte.to(tl.uint8), mask=inside_8)
-        u = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
+        u = _left(u, k, threshold_1C, SOFT, LEVELS)
         y_ptr += y_step
         base += step
         table += channels
@@ -156,7 +179,7 @@ def fire_kernel(y_ptr, spikes_ptr, bits_ptr, scale_ptr, mean_ptr, beta_ptr, leak
 def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, leak_ptr, threshold_ptr, leak, threshold, slope_scale,
                      history_ptr, sum_ptr, neuron_ptr, T, pixels, channels, step, y_step, grad_step, tiles,
                      NORM: tl.constexpr, RESCALE: tl.constexpr, SUMS: tl.constexpr, NEURON: tl.constexpr,
-                     SOFT: tl.constexpr, SURROGATE: tl.constexpr, REVERSE: tl.constexpr, BITS: tl.constexpr,
+                     SOFT: tl.constexpr, SURROGATE: tl.constexpr, REVERSE: tl.constexpr, BITS: tl.constexpr, LEVELS: tl.constexpr,
                      BP: tl.constexpr, BC: tl.constexpr):
     """Gradient of the currents, gz, from that of the spikes; grid (programs, channel tiles), each takes every so many-th tile.
 
@@ -190,10 +213,10 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
             y = tl.load(y_at + offset, mask=inside, other=0.0).to(tl.float32)
             z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
             u = leak_1C * left + z
-            fired = (u - threshold_1C) * per_threshold > 0.0
-            left = tl.where(fired, u - threshold_1C if SOFT else 0.0, u)
+            k = _spikes(u, threshold_1C, per_threshold, LEVELS)
+            left = _left(u, k, threshold_1C, SOFT, LEVELS)
             if REVERSE:
-                bits |= fired.to(bits.dtype) << t
+                bits |= k.to(bits.dtype) << t
             else:
                 tl.store(history_ptr + past + kept, u)
                 past += BP * BC
@@ -218,15 +241,15 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
             grad = tl.load(grad_at + offset, mask=inside, other=0.0).to(tl.float32)
             z, centred = _current(y, scale_ptr, mean_ptr, table, beta_1C, in_c, NORM)
             if REVERSE:
-                fired = ((bits >> t) & 1) != 0
-                u = tl.where(fired, left + threshold_1C, left)     # soft only: a hard reset leaves nothing to go back from
+                k = ((bits >> t) & 1) != 0
+                u = tl.where(k, left + threshold_1C, left)     # soft only: a hard reset leaves nothing to go back from
             else:
                 past -= BP * BC
                 u = tl.load(history_ptr + past + kept)
-                fired = (u - threshold_1C) * per_threshold > 0.0
+                k = _spikes(u, threshold_1C, per_threshold, LEVELS)
             m = (u - threshold_1C) * per_threshold
-            grad_m = grad * _slope(m, slope_scale, SURROGATE)
-            gz = grad_m * per_threshold + (grad_left if SOFT else tl.where(fired, 0.0, grad_left))
+            grad_m = grad * _slope(m, slope_scale, SURROGATE, LEVELS)
+            gz = grad_m * per_threshold + (grad_left if SOFT else tl.where(k if LEVELS == 0 else k > 0.0, 0.0, grad_left))
             out = gz
             if RESCALE:
                 out = gz * tl.load(scale_ptr + table, mask=in_c, other=0.0)[None, :]
@@ -237,13 +260,13 @@ def walk_back_kernel(y_ptr, grad_ptr, out_ptr, scale_ptr, mean_ptr, beta_ptr, le
             if NEURON:
                 grad_threshold -= grad_m * u * per_threshold * per_threshold
                 if SOFT:
-                    grad_threshold -= tl.where(fired, grad_left, 0.0)
+                    grad_threshold -= tl.where(k, grad_left, 0.0) if LEVELS == 0 else grad_left * k
             if REVERSE:
                 left = (u - z) * per_leak
             elif NEURON:
                 before = past - BP * BC + kept
                 u = tl.load(history_ptr + before, mask=before >= history, other=0.0)        # before the first step it was 0
-                left = tl.where((u - threshold_1C) * per_threshold > 0.0, u - threshold_1C if SOFT else 0.0, u)
+                left = _left(u, _spikes(u, threshold_1C, per_threshold, LEVELS), threshold_1C, SOFT, LEVELS)
             if NEURON:
                 grad_leak += gz * left
             grad_left = leak_1C * gz

@@ -37,7 +37,7 @@ class Wiring(NamedTuple):
     pooled: bool = False        # averaged 3x3, stride 2, before the convolution
     of_spikes: bool = True      # the input is 0 and 1, so that bits tell it
     recompute: bool = False     # convolve anew in the backward pass instead of keeping y
-    substeps: int = 1           # of a step whose spikes are 0 to so many: convolved one by one as 0 and 1, and added up (`plain` alone)
+    substeps: int = 1           # of a step whose spikes are 0 to so many: convolved one by one as 0 and 1, and added up, plainly
 
 
 def plain(x_TBCHW: Tensor, weight: Tensor, wiring: Wiring) -> Tensor:
@@ -63,12 +63,14 @@ def run(x: Tensor | Coded, weight: Tensor, wiring: Wiring, normal: Normal | None
     if wiring.pooled:
         height, width = (height + 1) // 2, (width + 1) // 2
     device = weight.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype if isinstance(x, Tensor) else torch.float32
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype if isinstance(x, Tensor) else weight.dtype
     likes_y = weight.new_empty(1, dtype=dtype).expand(T, B, len(weight), height, width)
     fused.check(likes_y, normal)
     chosen = ways.choose(likes_y, normal, neuron, way)
-    if chosen is None:
-        return ways.run(plain(whole(x), weight, wiring), normal, neuron, "reference")
+    if chosen is None or wiring.substeps > 1:
+        return ways.run(plain(whole(x), weight, wiring), normal, neuron, "reference" if chosen is None else way)
+    if neuron.levels > 1:       # bits do not tell them
+        wiring = wiring._replace(of_spikes=False)
     if isinstance(x, Constant) or wiring.pooled:
         x = whole(x)
     if not torch.is_grad_enabled():

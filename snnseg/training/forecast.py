@@ -79,7 +79,7 @@ def _at_hand(x: int, y: int, config: Config, device: str) -> int:
     if not config.spiking:
         return itemsize * (2 * x + 2 * y) + 16 * y
     each = 1 if device == "cuda" else 2
-    return itemsize * each * (2 * x + (3 if config.train.recompute else 2) * y) + (32 * y if config.train.kernels == "reference" or config.neuron.levels else 0)
+    return itemsize * each * (2 * x + (3 if config.train.recompute else 2) * y) + (32 * y if config.train.kernels == "reference" else 0)
 
 
 def _grown(at: Callable[[int], int], n: int, few: int) -> int:
