@@ -51,7 +51,8 @@ def energy_told(summary: dict[str, Any] | None) -> dict[str, str]:
     """Energy in mJ a picture by each way of counting, and spikes a neuron and step; `-` where there is none."""
     mj = {} if summary is None else summary["energy_mj"]
     rate = None if summary is None else summary["spikes"]
-    told = {column: mj.get(way) for column, way in {"proxy_mj": "proxy", "exact_mj": "exact", "memory_mj": "with_memory", "exact_3_bits_mj": "exact_3_bits"}.items()}
+    ways = {"proxy_mj": "proxy", "exact_mj": "exact", "memory_mj": "with_memory", "exact_3_bits_mj": "exact_3_bits"}
+    told = {column: mj.get(way) for column, way in ways.items()}
     told["spikes"] = None if rate is None else rate["a_neuron_and_step"]
     return {column: NONE if value is None else f"{value:.4f}" for column, value in told.items()}
 
@@ -123,7 +124,9 @@ def main() -> None:
             print("  ".join(f"{column} {made[-1][column]}" for column in MEASURED), flush=True)
         else:
             print(beside(there[asked.again[k] - 1], made[-1]), flush=True)
-    frame.write("rows", frame.machine("cuda" if made and "cpu" not in made[0]["device"] else "cpu"), made)
+    import torch
+
+    frame.write("rows", frame.machine("cuda" if torch.cuda.is_available() else "cpu"), made)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from numba.extending import intrinsic
 
 LINE = 64                           # bytes that memory hands over at a time
 ZERO, ONE = np.float32([0, 1])      # with python's floats, float32 becomes float64
-NUMBERS = "T channels step apart g_apart row tile piece per_step given gamma_apart given_apart leak_apart threshold_apart soft kind learned count far over levels"
+NUMBERS = ("T channels step apart g_apart row tile piece per_step given gamma_apart given_apart leak_apart threshold_apart soft levels kind learned count "
+           "far over")
 ADDRESSES = "y g out partial statistics tables neuron gamma beta mean var leak threshold sums ends found undoing"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from snnseg.spiking import cpu_bits, cpu_fire, cpu_unwind, pages, shared
 from snnseg.spiking.cpu_kernels import loop, record
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
-from snnseg.spiking.integer import Integer
+from snnseg.spiking.integer import Integer, levels
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 from snnseg.spiking.team import STORED, together
@@ -78,11 +78,6 @@ def _at(table: Tensor | None) -> int:
     return 0 if table is None else table.data_ptr()
 
 
-def _levels(neuron: LIF) -> int:
-    """As loops know them: 0 for a neuron that fires at most once a step."""
-    return neuron.levels if isinstance(neuron.spike, Integer) else 0
-
-
 def _apart(table: Tensor | None) -> int:
     """Values between two of a table's rows, 0 if it has one."""
     return 0 if table is None or len(table) == 1 else table.stride(0)
@@ -113,7 +108,8 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
     partial = torch.empty(2, T, cut.pieces, C) if mean is None else None
     kept, spikes_TBCHW, counted = Kept(torch.empty(4, T, C), torch.empty(2, C)), empty_rows(y_TBCHW), ()
     work = record(STORED[y_TBCHW.dtype])(
-        **cut._asdict(), per_step=per_step, given=mean is not None, soft=neuron.soft_reset, levels=_levels(neuron), eps=eps, far=values * y_TBCHW.element_size() > FAR,
+        **cut._asdict(), per_step=per_step, given=mean is not None, soft=neuron.soft_reset, levels=levels(neuron.spike), eps=eps,
+        far=values * y_TBCHW.element_size() > FAR,
         y=y_TBCHW.data_ptr(), out=spikes_TBCHW.data_ptr(), tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), partial=_at(partial),
         statistics=_at(found_2TC), gamma=_at(gamma), gamma_apart=_apart(gamma), beta=_at(beta), mean=_at(mean), var=_at(var),
         given_apart=_apart(mean), leak=_at(leak), leak_apart=_apart(leak), threshold=_at(threshold), threshold_apart=_apart(threshold))
@@ -140,8 +136,8 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
     sums, ends, undoing = torch.empty(2, T, cut.pieces, C), torch.empty(2, cut.pieces, C), torch.empty(2, T, C)
     found = torch.empty(2 * T + 2, C)       # gradients of gamma, beta, leak, threshold
     work = record(STORED[y_TBCHW.dtype])(
-        **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset, levels=_levels(neuron), learned=learned, over=over,
-        kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0,
+        **cut._asdict(), g_apart=0 if _once(g_TBCHW) else cut.step, per_step=per_step, given=not from_batch, soft=neuron.soft_reset,
+        levels=levels(neuron.spike), learned=learned, over=over, kind=KINDS[type(neuron.spike)], slope=neuron.spike.scale, eps=normal.eps if normal else 0.0,
         count=1 if kept.count is not None else cut.step // C * (1 if per_step else T),
         far=values * y_TBCHW.element_size() > FAR, y=y_TBCHW.data_ptr(), g=g_TBCHW.data_ptr(), out=grad_TBCHW.data_ptr(),
         tables=_at(kept.tables_4TC), neuron=_at(kept.neuron_2C), sums=_at(sums), ends=_at(ends), undoing=_at(undoing), found=_at(found))

@@ -20,7 +20,7 @@ from torch import Tensor
 from snnseg.spiking import bits, shared
 from snnseg.spiking import triton_kernels as kernels
 from snnseg.spiking.fused import Fired, Gradients, Normal, empty_rows, in_rows
-from snnseg.spiking.integer import Integer
+from snnseg.spiking.integer import Integer, levels
 from snnseg.spiking.neuron import LIF
 from snnseg.spiking.surrogate import Arctan, Rectangle, Sigmoid, Triangle
 
@@ -34,19 +34,14 @@ ERROR = 1e-5            # of a reversed potential, relative to the largest
 INTERPRETED = not isinstance(kernels.fire_kernel, triton.JITFunction)     # on the CPU, as tests do
 
 
-def _levels(neuron: LIF) -> int:
-    """As kernels know them: 0 for a neuron that fires at most once a step."""
-    return neuron.levels if isinstance(neuron.spike, Integer) else 0
-
-
 def reverses(neuron: LIF, timesteps: int) -> bool:
     """Whether the walk back may reverse the dynamics; otherwise potentials are recomputed.
 
     A step's rounding, at most 3 * 2^-24 of the largest |u|, grows by 1 / leak with every step it is carried back: reversed where
     3 * 2^-24 * (1 / leak + ... + leak^-(T-1)) <= 1e-5. That is T <= 45 with leak 0.99, 18 with 0.9 and 5 with 0.5. A hard reset
-    forgets u, the bits are at most 64 and tell no integer neuron's spikes, and the value of a leak that is a tensor would have to be waited for: all recomputed.
+    forgets u, the bits are at most 64 and tell no integer neuron's spikes, a leak that is a tensor would have to be waited for: all recomputed.
     """
-    if isinstance(neuron.leak, Tensor) or _levels(neuron) or not neuron.soft_reset or timesteps > 64 or not 0 < neuron.leak <= 1:
+    if isinstance(neuron.leak, Tensor) or levels(neuron.spike) or not neuron.soft_reset or timesteps > 64 or not 0 < neuron.leak <= 1:
         return False
     growth, power = 0.0, 1.0
     for _ in range(1, timesteps):
@@ -177,11 +172,11 @@ def fire(y_TBCHW: Tensor, normal: Normal | None, neuron: LIF) -> tuple[Fired, Ke
                                                                 *(_each_channel(value, tiles.channels) for value in neuron[:2]), count)))
         spikes_TBCHW = empty_rows(y_TBCHW)
         packed = None
-        if tiles.channels % 8 == tiles.BC % 8 == 0 and not _levels(neuron):
+        if tiles.channels % 8 == tiles.BC % 8 == 0 and not levels(neuron.spike):
             bits.bring(spikes_TBCHW, packed := spikes_TBCHW.new_empty(spikes_TBCHW.numel() // 8, dtype=torch.uint8))
         kernels.fire_kernel[tiles.along, tiles.across](
             y_TBCHW, spikes_TBCHW, packed, kept.scale_TC, kept.centre_TC, *kept[3:6], *_numbers(neuron), steps, *tiles.sizes, _apart(y_TBCHW),
-            NORM=normal is not None, SOFT=neuron.soft_reset, LEVELS=_levels(neuron), **tiles.block)
+            NORM=normal is not None, SOFT=neuron.soft_reset, LEVELS=levels(neuron.spike), **tiles.block)
     if mean_TC is not None and normal.per_step:
         mean_TC, var_TC = mean_TC.expand(steps, -1), var_TC.expand(steps, -1)
     return Fired(spikes_TBCHW, mean_TC, var_TC, count), kept
@@ -210,7 +205,7 @@ def unwind(y_TBCHW: Tensor, kept: Kept, normal: Normal | None, neuron: LIF, g_TB
             history, of_norm_2TKC, of_neuron_2KC, steps, *tiles.sizes, _apart(y_TBCHW), _apart(g_TBCHW), tiles.along,
             NORM=normal is not None, RESCALE=normal is not None and not from_batch, SUMS=sums, NEURON=learned, SOFT=neuron.soft_reset,
             SURROGATE=type(neuron.spike).__name__, REVERSE=reverse, BITS=32 if steps <= 32 else 64,
-            LEVELS=_levels(neuron), **tiles.block)
+            LEVELS=levels(neuron.spike), **tiles.block)
         of_gamma_TC = of_beta_TC = None
         if sums:
             of_beta_TC, of_gamma_TC = sums_2TC = of_norm_2TKC.sum(2)

@@ -7,6 +7,7 @@ The soft reset takes a threshold for each spike; a hard one forgets u where k > 
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,15 @@ class Integer(Surrogate):
         return self.scale * ((m >= -1) & (m <= self.levels - 1)).to(m.dtype)
 
 
-def expand(k_TBCHW: Tensor, levels: int) -> Tensor:
-    """The same spikes in T D sub-steps of 0 and 1, [T * levels, B, C, H, W]: k of them at the first k sub-steps of a step.
+def levels(spike: Callable[[Tensor], Tensor]) -> int:
+    """D as compiled loops know it: 0 for a neuron that fires once a step at most, which does not round."""
+    return spike.levels if isinstance(spike, Integer) else 0
+
+
+def expand(k_TBCHW: Tensor, substeps: int) -> Tensor:
+    """The same spikes in T D sub-steps of 0 and 1, [T * substeps, B, C, H, W]: k of them at the first k sub-steps of a step.
 
     What is linear gives the sum over a step's sub-steps that it gives for k.
     """
-    turn_D = torch.arange(levels, device=k_TBCHW.device).view(1, -1, 1, 1, 1, 1)
+    turn_D = torch.arange(substeps, device=k_TBCHW.device).view(1, -1, 1, 1, 1, 1)
     return (k_TBCHW[:, None] > turn_D).to(k_TBCHW.dtype).flatten(0, 1)
