@@ -173,6 +173,8 @@ FORMS = {
     "snnseg tf32": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.precision=tf32"), devices=("cuda",)),
     "snnseg lean": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.give_back=true")),
     "snnseg recompute": Form("ours", lambda work: ours(work, "train.kernels=auto", "train.recompute=true")),
+    "snnseg integer": Form("ours", lambda work: ours(work, "train.kernels=auto", "neuron.levels=4")),
+    "snnseg integer reference": Form("ours", lambda work: ours(work, "train.kernels=reference", "neuron.levels=4")),
     "paper": _PAPER, "paper channels_last": _last(_PAPER),
     "paper without cuDNN": Form("published", partial(another, style="paper", cudnn=False), devices=("cuda",)),      # as the authors' train.py has it
     "spikingjelly": _JELLY, "spikingjelly channels_last": _last(_JELLY),
