@@ -66,9 +66,14 @@ def save(run: Path, state: State, weights: dict[str, Tensor], moments: dict[str,
         write_weights(partial / "model.safetensors", weights)
         torch.save(moments, partial / "optim.pt")
         (partial / "state.json").write_text(json.dumps({**asdict(state), "fingerprint": fingerprint}), encoding="utf-8")
+    drop(run, keep)
+    return folder
+
+
+def drop(run: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`."""
     for step in all_steps(run)[:-keep]:
         seal.remove(folder_of(run, step))
-    return folder
 
 
 class Saver:
@@ -107,6 +112,7 @@ class Saver:
             self.told(step, job.result())
 
     def __enter__(self) -> Saver:
+        drop(self.run, self.named["keep"])      # a process that was killed may not have come to it
         return self
 
     def __exit__(self, *_: object) -> None:
