@@ -28,7 +28,10 @@ NONE = "-"
 
 def numbers(command: str) -> Config:
     """What `snnseg train NET --set ...` would train. Raises UsageError, ConfigError."""
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as e:
+        raise UsageError(f"{command}: {e}") from e
     sets = words[4::2]
     if words[:2] != ["snnseg", "train"] or len(words) != 3 + 2 * len(sets) or any(word != "--set" for word in words[3::2]):
         raise UsageError(f"{command}: not of the form snnseg train BENCHMARK/EXPERIMENT --set KEY=VALUE ...")
@@ -42,7 +45,9 @@ def read(table: Path) -> list[dict[str, str]]:
             found = list(csv.DictReader(f))
     except FileNotFoundError:
         return []
-    if any(row.keys() != set(COLUMNS) for row in found):
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UsageError(f"{table}: no table in UTF-8 ({e})") from e
+    if any(row.keys() != set(COLUMNS) or None in row.values() for row in found):
         raise UsageError(f"{table}: its columns are not {', '.join(COLUMNS)}")
     return found
 
@@ -111,7 +116,7 @@ def main() -> None:
     for command in commands:
         numbers(command)            # what is wrong with the last one is told before the first is trained
     commit = provenance.commit(frame.root())
-    known = {row["command"] for row in there if commit in row["commit"].split(", then ")}
+    known = {row["command"] for row in there if not commit.endswith("+") and commit in row["commit"].split(", then ")}      # +: changed since, who knows how
     made = []
     for k, command in enumerate(commands):
         if asked.add and command in known:

@@ -53,12 +53,18 @@ def test_a_row_of_this_commit_is_not_made_twice(project, environment, monkeypatc
     (["table.csv", "--add", "rm -rf data"], "not of the form snnseg train"),
     (["table.csv", "--add", "snnseg train mnist_cifar/ann_fcn --set"], "not of the form"),
     (["table.csv", "--add", COMMANDS[0], "snnseg train mnist_cifar/ann_fcn --set train.epochs=x"], "train.epochs"),
+    (["table.csv", "--add", "snnseg train 'mnist_cifar/ann_fcn"], "No closing quotation"),
     (["table.csv", "--again", "1"], "has 0 rows"),
+    (["short.csv", "--again", "1"], "its columns are not net, protocol"),
+    (["bytes.csv", "--again", "1"], "no table in UTF-8"),
+    (["settings", "--again", "1"], "settings"),
     (["other.csv", "--again", "1"], "its columns are not net, protocol")])
 def test_what_cannot_be_done_is_told_before_anything_is_trained(arguments, words, project, environment):
     (project / "other.csv").write_text("net,miou\nann_fcn,1\n")
+    (project / "short.csv").write_text(",".join(rows.COLUMNS) + "\nann_fcn\n")
+    (project / "bytes.csv").write_bytes(bytes(range(256)))
     done = run(project, environment, *arguments)
-    assert done.returncode in (2, 3) and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode in (2, 3, 5) and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert not (project / "data").exists()
 
 
