@@ -1,5 +1,6 @@
 """What several test files need: a tiny project of its own in a temporary folder."""
 import contextlib
+import faulthandler
 import gc
 import os
 import shutil
@@ -18,7 +19,7 @@ TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8",
         "conversion.calibration=6", "conversion.timesteps=[1,4,16]", "time_steps.inference=[1,3]"]
 RAY = {"test_ray_train", "test_tune"}
-LONGEST = ["test_ray_train", "test_tune", "test_fused_triton", "test_pipeline", "test_prepare", "test_ways", "test_cluster_ray", "test_resume", "test_forecast",
+LONGEST = ["test_ray_train", "test_tune", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray", "test_resume", "test_forecast",
            "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
 
 
@@ -39,7 +40,9 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_setup(item):
-    """Beside a cluster of Ray, whose processes wait for one another many times a second, other tests take what it leaves."""
+    """Beside a cluster of Ray, whose processes wait for one another many times a second, other tests take what it leaves. Those run by hand may take long."""
+    if item.get_closest_marker("slow"):
+        faulthandler.cancel_dump_traceback_later()
     if "PYTEST_XDIST_WORKER" in os.environ and item.path.stem not in RAY and not os.nice(0):
         os.nice(10)
 
