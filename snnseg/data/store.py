@@ -105,7 +105,7 @@ def write(folder: Path, split: str, start: int, items: dict[str, np.ndarray]) ->
 def sweep(folder: Path) -> None:
     """Clear up after a process that was killed while it wrote: what zarr renames when it is whole would be sealed with the rest."""
     for left in folder.glob("*.zarr/**/*.partial"):
-        left.unlink()
+        left.unlink(missing_ok=True)        # a worker that outlives its command for a moment may just name it
 
 
 def splits(folder: Path) -> list[str]:
