@@ -1,8 +1,8 @@
 """Named settings: files below settings/ that hold the numbers params.yaml takes on with one command.
 
-`sample` is small and needs no download; `paper` is the paper's full setting (section 5.1.2); `variants` has the sample's numbers
-and other experiments: codings and neurons. Switching changes the values in params.yaml and nothing else in it, so DVC sees an
-ordinary parameter change.
+`sample` is small and needs no download; `paper` is the paper's full setting (section 5.1.2); `integer` the recipe of one time step of
+integer spikes; `variants` has the sample's numbers and other experiments: codings and neurons. Switching changes the values in
+params.yaml and nothing else in it, so DVC sees an ordinary parameter change.
 """
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_help_has_examples_that_exist(verb, environment):
     assert done.returncode == 0 and done.stderr == ""
     examples = re.findall(r"^ +snnseg (.*)$", done.stdout, re.MULTILINE)
     assert len(examples) >= 2 and all(f"{e} ".startswith(f"{verb} ") for e in examples)
-    file, settings, files = config.read(ROOT / "params.yaml"), ["sample", "paper", "variants"], ["voc", "sbd", "mnist", "cifar10", "ddd17"]
+    file, settings, files = config.read(ROOT / "params.yaml"), ["sample", "paper", "integer", "variants"], ["voc", "sbd", "mnist", "cifar10", "ddd17"]
     experiments = [*config.names(ROOT / "params.yaml"), *file.experiments, *file.benchmarks]
     for example in examples:
         words = example.removeprefix(verb).split()
@@ -208,7 +208,7 @@ def test_config_shows_what_would_run(environment):
 def test_settings_are_listed_shown_and_switched(project, environment):
     before = (project / "params.yaml").read_bytes()
     listed = snnseg("setting", cwd=project, env=environment)
-    assert re.fullmatch(r"paper: \d+ numbers differ from params.yaml\nsample: in use\nvariants: 5 numbers differ from params.yaml\n", listed.stdout)
+    assert re.fullmatch(r"integer: \d+ numbers differ from params.yaml\npaper: \d+ numbers differ from params.yaml\nsample: in use\nvariants: 5 numbers differ from params.yaml\n", listed.stdout)
     shown = snnseg("setting", "paper", "--diff", cwd=project, env=environment)
     assert 'encode.coding: "direct" -> "signed_poisson"' in shown.stdout and (project / "params.yaml").read_bytes() == before
     there = snnseg("setting", "paper", cwd=project, env=environment)

@@ -127,7 +127,7 @@ def test_the_code_travels_and_nothing_else(project, tmp_path):
     packaging.create_package(told["working_dir"], tmp_path / "package.zip", include_gitignore=True, excludes=told["excludes"])
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         names = {n for n in package.namelist() if not n.endswith("/")}
-    assert names == {*goes, "params.yaml", "settings/paper.yaml", "settings/sample.yaml", "settings/variants.yaml", ".rayignore"}
+    assert names == {*goes, "params.yaml", "settings/integer.yaml", "settings/paper.yaml", "settings/sample.yaml", "settings/variants.yaml", ".rayignore"}
 
 
 def test_a_job_uses_the_data_folder_that_it_was_told_of(project, tmp_path, monkeypatch):

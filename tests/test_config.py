@@ -51,10 +51,10 @@ def test_params_and_models_are_one_to_one():
 
 def test_settings_hold_the_same_keys_of_params():
     found = {p.stem: keys(config.read_yaml(p)[0]) for p in SETTINGS}
-    assert found.keys() == {"paper", "sample", "variants"}
+    assert found.keys() == {"integer", "paper", "sample", "variants"}
     benchmarks = {key for key in found["paper"] if key.startswith("benchmarks.")}
     repro = {f"repro.{kind}" for kind in ("benchmarks", "experiments", *config.PART)}
-    assert found["paper"] == found["sample"] == found["variants"] and found["paper"] - benchmarks - repro <= fields(config.Sections)
+    assert all(told == found["paper"] for told in found.values()) and found["paper"] - benchmarks - repro <= fields(config.Sections)
     assert benchmarks <= keys({"benchmarks": config.read().benchmarks}) and repro <= found["paper"]
 
 

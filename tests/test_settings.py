@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import rows
 from snnseg import config, settings
 from snnseg.errors import ConfigError
 
@@ -20,9 +21,20 @@ def test_the_paper_setting_is_section_5_1_of_the_paper(project):
     assert paper.encode.coding == "signed_poisson" and paper.neuron.reset == "soft" and paper.neuron.surrogate == "triangle"
 
 
+def test_the_integer_setting_is_the_row_of_the_results(project):
+    """The net that passes its twin: the setting trains what the row's command does, to the fingerprint; the twin's row likewise."""
+    table = rows.read(ROOT / "docs" / "results" / "mnist_cifar_gpu.csv")
+    settings.switch(project / "params.yaml", "integer")
+    for experiment, miou in (("spiking_fcn", "93.84"), ("ann_fcn", "93.73")):
+        row, = (row for row in table if row["net"] == experiment and row["protocol"] == "digits@32" and row["miou"] == miou)
+        mine = config.load(project / "params.yaml", f"mnist_cifar/{experiment}")
+        assert mine.fingerprint("", "") == rows.numbers(row["command"]).fingerprint("", "") and mine.data == rows.numbers(row["command"]).data
+    assert config.reproduced(project / "params.yaml") == ["mnist_cifar/spiking_fcn", "mnist_cifar/ann_fcn"]
+
+
 def test_params_as_delivered_are_the_sample_setting():
     assert settings.differences(ROOT / "params.yaml", "sample") == {}
-    assert settings.names(ROOT) == ["paper", "sample", "variants"]
+    assert settings.names(ROOT) == ["integer", "paper", "sample", "variants"]
 
 
 def test_variants_are_the_sample_with_other_experiments(project):
@@ -119,7 +131,7 @@ def test_a_linked_params_file_stays_a_link(project):
     assert (project / "params.yaml").is_symlink() and config.load(project / "mine.yaml").train.epochs == 60
 
 
-@pytest.mark.parametrize(("name", "told"), [("papr", "Did you mean paper?"), ("zzz", "Known: paper, sample, variants."), ("../params", "Known:"),
+@pytest.mark.parametrize(("name", "told"), [("papr", "Did you mean paper?"), ("zzz", "Known: integer, paper, sample, variants."), ("../params", "Known:"),
                                         ("", "Known:"), ("a\nb", "Known:")])
 def test_an_unknown_setting_names_the_nearest(name, told, project):
     before = (project / "params.yaml").read_bytes()

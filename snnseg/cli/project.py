@@ -36,6 +36,7 @@ def setting(name: Annotated[str | None, typer.Argument(help="The setting to show
       snnseg setting
       snnseg setting paper --diff
       snnseg setting paper
+      snnseg setting integer
       snnseg setting variants
     """
     from snnseg import config as configs
