@@ -1,5 +1,10 @@
 """Triton's interpreter without what it does anew in every call, which is most of its time with tensors as small as the tests have."""
 import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
 
 
 class _Stays:
@@ -57,3 +62,18 @@ def quicken() -> None:
     interpreter._patch_lang = once
     interpreter._get_np_dtype = known
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+
+
+def everyday(cases: list, some: list) -> list:
+    """The cases as parameters. Interpreted, those that are not among `some` are slow; on a GPU, where they take no time, none is."""
+    assert all(case in cases for case in some)
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return [pytest.param(*case, marks=pytest.mark.slow) if interpreted and case not in some else case for case in cases]
+
+
+def interpreted(file: str, *options: str) -> str:
+    """What pytest says of this file in a process of its own, since Triton has to be told before it is first imported."""
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options], text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout
+    return run.stdout

@@ -7,12 +7,10 @@ import functools
 import importlib.util
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from interpreter import quicken
+from interpreter import everyday, interpreted, quicken
 from rank_pairs import replayed
 
 from snnseg.models.backbone import Spiking
@@ -42,12 +40,11 @@ WIDE = {"CHANNELS": 64, "SCAN": (2**14, 8), "WALK": (2**14, 8), "WALK_BACK": (2*
 mine, reference = functools.partial(ways.run, way="triton"), functools.partial(ways.run, way="reference")
 
 
-def test_interpreted():
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_interpreted(which):
     if HERE:
         pytest.skip("the kernels run in this process")
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0 and " passed" in run.stdout, run.stdout
+    interpreted(__file__, "-m", which)
 
 
 @pytest.fixture(autouse=True)
@@ -136,24 +133,25 @@ def assert_same(y, normal, neuron, rates=(.03, .97)):
 
 # ------------------------------------------------------------------------------------------------ every pair of settings
 
-LEVELS = (("bntt", "tdbn", "none", "given"), (0.5, 0.9, 0.99, 1.0), (1, 2, 5, 20), tuple(SURROGATES),
+LEAKS, STEPS = (0.5, 0.9, 0.99, 1.0), (1, 2, 5, 20)
+LEVELS = (("bntt", "tdbn", "none", "given"), LEAKS, STEPS, tuple(SURROGATES),
           (("soft", "last"), ("soft", "first"), ("hard", "last"), ("hard", "first")))
 
 
-def pairs():
-    """Sixteen cases that hold every pair of levels of any two of the five once: columns i, j, i + j, i + 2j, i + 3j in GF(4)."""
+def pairs(*levels):
+    """Sixteen cases that hold every pair of levels of any two of up to five once: columns i, j, i + j, i + 2j, i + 3j in GF(4)."""
     times = [[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]]
-    return [[level[k] for level, k in zip(LEVELS, (i, j, i ^ j, i ^ times[2][j], i ^ times[3][j]), strict=True)]
+    return [[level[k] for level, k in zip(levels, (i, j, i ^ j, i ^ times[2][j], i ^ times[3][j]), strict=False)]
             for i in range(4) for j in range(4)]
 
 
 def test_the_pairs_are_all_there():
     for a in range(5):
         for b in range(a):
-            assert len({(case[a], case[b]) for case in pairs()}) == 16
+            assert len({(case[a], case[b]) for case in pairs(*LEVELS)}) == 16
 
 
-@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs()), *((case, torch.bfloat16) for case in pairs()[::3])],
+@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs(*LEVELS)), *((case, torch.bfloat16) for case in pairs(*LEVELS)[::3])],
                          ids=lambda x: "-".join(map(str, x)) if isinstance(x, list) else str(x))
 def test_as_the_plain_form(case, dtype):
     norm, leak, steps, surrogate, (reset, layout) = case
@@ -386,8 +384,16 @@ def exact(monkeypatch):
     monkeypatch.setattr(fused, "reference", in_double)
 
 
-@pytest.mark.parametrize(("net", "norm", "leak", "steps"), [(net, norm, leak, steps) for net in (DeepLab, FCN) for norm in ("bntt", "tdbn", "bn")
-                                                            for leak in (0.5, 0.9, 0.99, 1.0) for steps in (1, 2, 5, 20)])
+NETS = [(net, norm, leak, steps) for net in (DeepLab, FCN) for norm in ("bntt", "tdbn", "bn") for leak in LEAKS for steps in STEPS]
+SOME = [tuple(case) for case in pairs((DeepLab, FCN) * 2, ("bntt", "tdbn", "bn", "bntt"), LEAKS, STEPS)]      # each pair of levels at least once
+
+
+def test_some_nets_meet_every_pair():
+    levels = [{case[k] for case in NETS} for k in range(4)]
+    assert all(len({(case[a], case[b]) for case in SOME}) == len(levels[a]) * len(levels[b]) for a in range(4) for b in range(a))
+
+
+@pytest.mark.parametrize(("net", "norm", "leak", "steps"), everyday(NETS, SOME))
 def test_whole_nets(net, norm, leak, steps, few_tiles, whole_maps, by_kernels, exact, monkeypatch):
     """Layer by layer the same spikes, but for 1 in 100 000, or one, whose potential was within 1e-5 of the threshold.
 
