@@ -64,16 +64,16 @@ def quicken() -> None:
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
 
 
-def everyday(cases: list, some: list) -> list:
-    """The cases as parameters. Interpreted, those that are not among `some` are slow; on a GPU, where they take no time, none is."""
+def everyday(cases: list, some: list, long: bool = True) -> list:
+    """The cases as parameters, of which all but `some` take the marker slow where they take long."""
     assert all(case in cases for case in some)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return [pytest.param(*case, marks=pytest.mark.slow) if interpreted and case not in some else case for case in cases]
+    return [pytest.param(*case, marks=pytest.mark.slow) if long and case not in some else case for case in cases]
 
 
 def interpreted(file: str, *options: str) -> str:
     """What pytest says of this file in a process of its own, since Triton has to be told before it is first imported."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options], text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+                         stderr=subprocess.STDOUT, env=environment)
     assert run.returncode == 0 and " passed" in run.stdout, run.stdout
     return run.stdout

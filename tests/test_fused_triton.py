@@ -151,7 +151,8 @@ def test_the_pairs_are_all_there():
             assert len({(case[a], case[b]) for case in pairs(*LEVELS)}) == 16
 
 
-@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs(*LEVELS)), *((case, torch.bfloat16) for case in pairs(*LEVELS)[::3])],
+@pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs(*LEVELS)),
+                                             *((case, torch.bfloat16) for case in pairs(*LEVELS)[::3])],
                          ids=lambda x: "-".join(map(str, x)) if isinstance(x, list) else str(x))
 def test_as_the_plain_form(case, dtype):
     norm, leak, steps, surrogate, (reset, layout) = case
@@ -393,7 +394,7 @@ def test_some_nets_meet_every_pair():
     assert all(len({(case[a], case[b]) for case in SOME}) == len(levels[a]) * len(levels[b]) for a in range(4) for b in range(a))
 
 
-@pytest.mark.parametrize(("net", "norm", "leak", "steps"), everyday(NETS, SOME))
+@pytest.mark.parametrize(("net", "norm", "leak", "steps"), everyday(NETS, SOME, long=INTERPRETED))
 def test_whole_nets(net, norm, leak, steps, few_tiles, whole_maps, by_kernels, exact, monkeypatch):
     """Layer by layer the same spikes, but for 1 in 100 000, or one, whose potential was within 1e-5 of the threshold.
 

@@ -1,13 +1,11 @@
 """Pools, the dilated convolution and spikes as bits in Triton against torch's own: on a GPU where there is one, else interpreted in a process of its own."""
 import importlib.util
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from interpreter import quicken
+from interpreter import interpreted, quicken
 
 from snnseg.spiking import bits, convolution, pooling, unit, ways
 from snnseg.spiking.fused import in_rows
@@ -30,9 +28,7 @@ here = pytest.mark.skipif(not HERE, reason="neither a GPU nor Triton's interpret
 def test_interpreted():
     if HERE:
         pytest.skip("the kernels run in this process")
-    told = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], text=True, capture_output=True,
-                          env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
-    assert told.returncode == 0 and " passed" in told.stdout, told.stdout
+    interpreted(__file__)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
