@@ -97,7 +97,8 @@ def clone(tmp_path_factory) -> Path:
 
 def dvc(root: Path, *args: str) -> str:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    env.pop("PYTHONPATH", None)
+    for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):      # this checkout's package; fifteen processes would compile the copy's modules anew
+        env.pop(name, None)
     done = subprocess.run(["dvc", *args], cwd=root, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
