@@ -21,7 +21,7 @@ test: $(READY)             ## all tests
 lint: $(READY)             ## style
 	ruff check
 
-slow: $(READY)             ## full-size checks; they need the official files below data/raw
+slow: $(READY)             ## all settings of whole nets, and full-size checks, which need the official files below data/raw
 	python -m pytest -m slow -s
 
 bench: $(READY)            ## a training step beside other libraries, and its memory; pip install -c constraints.txt -e '.[bench]' brings them
