@@ -1,15 +1,19 @@
 """What several test files need: a tiny project of its own in a temporary folder."""
+import ast
 import contextlib
 import faulthandler
+import functools
 import gc
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
 
-from snnseg import config, sections
+from snnseg import config, provenance, sections
+from snnseg.data import mnist_cifar
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -21,6 +25,23 @@ TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1
 RAY = {"test_ray_train", "test_tune"}
 LONGEST = ["test_ray_train", "test_tune", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray", "test_resume", "test_forecast",
            "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
+
+
+# A process writes hundreds of stores: the digest of code stays one of what its files hold, but the same text is parsed once
+provenance.ast = SimpleNamespace(parse=bytes, dump=functools.cache(lambda text: ast.dump(ast.parse(text))))
+read_pool = mnist_cifar.pool
+
+
+@functools.cache
+def sample_pool(split: str, seed: int) -> mnist_cifar.Pool:
+    """What installed packages bring stays the same, so it is cut out once; whoever wrote into it would be refused."""
+    made = read_pool("sample", ROOT, split, seed)
+    for array in vars(made).values():
+        array.flags.writeable = False
+    return made
+
+
+mnist_cifar.pool = lambda source, raw, split, seed: sample_pool(split, seed) if source == "sample" else read_pool(source, raw, split, seed)
 
 
 def pytest_addoption(parser):
