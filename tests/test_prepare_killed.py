@@ -10,7 +10,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from test_prepare import load, sets
+from test_prepare import DDD17, load, sets
 
 from snnseg import seal
 from snnseg.data.prepare import prepare
@@ -27,7 +27,9 @@ def undisturbed(tmp_path_factory) -> str:
     return seal.verify(c.store, "")
 
 
-@pytest.mark.parametrize(("benchmark", "overrides"), [("mnist_cifar", MANY), ("ddd17", FEW)])
+@pytest.mark.parametrize(("benchmark", "overrides"), [
+    ("mnist_cifar", MANY), ("ddd17", FEW), pytest.param("mnist_cifar", [*MANY[:2], "data.workers=2"], marks=pytest.mark.slow),
+    pytest.param("ddd17", DDD17, marks=pytest.mark.slow)])
 def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
     """Five times kill -9, of which three once one more shard is there, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
     calm = load(tmp_path / "calm", benchmark, *overrides)
