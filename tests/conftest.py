@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +23,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8",
         "conversion.calibration=6", "conversion.timesteps=[1,4,16]", "time_steps.inference=[1,3]"]
-RAY = {"test_ray_train", "test_tune"}
-LONGEST = ["test_ray_train", "test_tune", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray", "test_resume", "test_forecast",
-           "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
+RAY = {"test_ray_train", "test_tune", "test_prepare_ray"}
+LONGEST = ["test_ray_train", "test_tune", "test_prepare_ray", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray", "test_resume",
+           "test_forecast", "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
 
 
 # A process writes hundreds of stores: the digest of code stays one of what its files hold, but the same text is parsed once
@@ -66,6 +67,13 @@ def pytest_runtest_setup(item):
         faulthandler.cancel_dump_traceback_later()
     if "PYTEST_XDIST_WORKER" in os.environ and item.path.stem not in RAY and not os.nice(0):
         os.nice(10)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """A cluster ends with the last test that needs one: its processes ask for one another to the end."""
+    if item.path.stem in RAY and (nextitem is None or nextitem.path.stem not in RAY) and "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 @pytest.hookimpl(optionalhook=True)

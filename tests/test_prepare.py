@@ -56,23 +56,6 @@ def test_two_processes_give_the_same_bytes(benchmark, digests, tmp_path):
     assert seal.verify(c.store, "") == digests[benchmark]
 
 
-@pytest.mark.filterwarnings("default")      # ray's own, of many kinds
-@pytest.mark.parametrize("benchmark", SMALL)
-def test_a_ray_cluster_gives_the_same_bytes(benchmark, digests, tmp_path, ray_cluster):
-    c = load(tmp_path, benchmark, "cluster.address=local")
-    prepare(c)
-    assert seal.verify(c.store, "") == digests[benchmark]
-
-
-@pytest.mark.filterwarnings("default")
-def test_an_error_on_the_cluster_is_the_error(tmp_path, ray_cluster):
-    c = archives(tmp_path, "voc", "cluster.address=local")
-    bad = c.raw / "VOCdevkit" / "VOC2012" / "JPEGImages" / "train_00001.jpg"
-    bad.write_bytes(b"")
-    with pytest.raises(DataError, match="train_00001.jpg"):
-        prepare(c)
-
-
 def test_no_cluster_is_one_line(tmp_path, environment):
     load(tmp_path, "voc")
     done = forked.run([sys.executable, "-m", "snnseg", "prepare", "voc", "--set", "cluster.address=127.0.0.1:1", *sets(VOC)], cwd=tmp_path,
