@@ -24,8 +24,8 @@ TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1
         "train.epochs=2", "train.batch=8", "train.log_every=2", "train.checkpoint_every=4", "evaluate.pictures=4", "evaluate.batch=8",
         "conversion.calibration=6", "conversion.timesteps=[1,4,16]", "time_steps.inference=[1,3]"]
 RAY = {"test_ray_train", "test_tune", "test_prepare_ray"}
-LONGEST = ["test_ray_train", "test_tune", "test_prepare_ray", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray", "test_resume",
-           "test_forecast", "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
+LONGEST = ["test_ray_train", "test_tune", "test_prepare_ray", "test_fused_triton", "test_pipeline", "test_prepare", "test_prepare_killed", "test_ways", "test_cluster_ray",
+           "test_resume", "test_forecast", "test_ranks", "test_benchmarks", "test_tune_verdict", "test_cli"]
 
 
 # A process writes hundreds of stores: the digest of code stays one of what its files hold, but the same text is parsed once
