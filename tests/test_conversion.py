@@ -1,7 +1,5 @@
 """ANN-SNN conversion: norms folded, thresholds balanced, and the spiking net's answers on their way to the ANN's."""
-import copy
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -31,8 +29,8 @@ PER = pytest.mark.parametrize("per", ["layer", "channel"])
 pytestmark = pytest.mark.usefixtures("one_thread")     # these nets are too small to share out
 
 
-@functools.cache
-def _random_twin(net, width, seed, channels):
+def random_twin(net, width=0.1, seed=0, channels=3):
+    """An ANN with running statistics of its own and some biases."""
     torch.manual_seed(seed)
     model = net(3, Analog(), width, channels)
     for _ in range(30):
@@ -43,14 +41,7 @@ def _random_twin(net, width, seed, channels):
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.add_(0.3 * torch.randn_like(buffer))
-    return model.eval(), torch.get_rng_state()
-
-
-def random_twin(net, width=0.1, seed=0, channels=3):
-    """An ANN with running statistics of its own and some biases. What is drawn next is the same whether it was there already or not."""
-    model, state = _random_twin(net, width, seed, channels)
-    torch.set_rng_state(state)
-    return copy.deepcopy(model)
+    return model.eval()
 
 
 def pictures(count=6, size=24, seed=1, channels=3):

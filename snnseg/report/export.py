@@ -77,7 +77,8 @@ def on_excerpt(model: nn.Module, config: Config, device: torch.device, file: Pat
 
     Raises DataMissing, DataError, OutOfMemory.
     """
-    split, config = excerpt.read(file, config.data.chosen.protocol), config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
+    split = excerpt.read(file, config.data.chosen.protocol)
     few = split.first(FEW)
     return Excerpt(file=file.name, sha256=seal.file_sha256(file), pictures=len(split), miou=miou(model, config, device, split),
                    few=len(few), few_miou=miou(model, config, device, few))
