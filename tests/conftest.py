@@ -18,6 +18,7 @@ from snnseg.data import mnist_cifar
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")     # as stage.run sets it: beside other processes, a thread that waits takes the core of one that works
 
 # a net that trains in seconds; everything else as in params.yaml
 TINY = ["data.mnist_cifar.train=48", "data.mnist_cifar.test=16", "data.workers=1", "model.width=0.0625", "encode.timesteps=2",

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from snnseg.evaluation.confusion import VOID, Confusion
 from snnseg.evaluation.evaluate import scores
@@ -95,6 +94,8 @@ def test_against_a_loop(classes):
 
 @pytest.mark.parametrize("classes", [3, 11])
 def test_against_torchmetrics(classes):
+    from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex  # takes two seconds
+
     truth, called = random_set(classes, classes)
     t, p = torch.from_numpy(truth).long(), torch.from_numpy(called).long()
     mine = Confusion.of(truth, called, classes)

@@ -1,12 +1,12 @@
 """The house's rules, read from the source: who may import whom, what no module may do, and that all of it is described."""
 import ast
+import functools
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 from snnseg.sources import imported
@@ -43,26 +43,32 @@ def floor(path: Path) -> int:
     return next((k for k, rooms in enumerate(FLOORS) if room(path) in rooms), len(FLOORS) if room(path) in LEAVES else -1)
 
 
-def outside(path: Path, anywhere: bool = True) -> set[str]:
+@functools.cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def outside(path: Path, anywhere: bool = True) -> frozenset[str]:
     """Top-level packages that a module imports: anywhere in it, or only when it is imported itself."""
     found = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = syntax(path)
     for node in ast.walk(tree) if anywhere else tree.body:
         if isinstance(node, ast.Import):
             found |= {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name(path)}:{node.lineno}: relative import"
             found.add(node.module.split(".")[0])
-    return found
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_every_room_has_its_floor_and_imports_point_down(path):
-    assert floor(path) >= 0, f"{name(path)}: on no floor. Put {room(path)} into FLOORS"
-    up = [name(p) for p in imported(path, ROOT) if floor(p) > floor(path)]
-    assert not up, f"{name(path)} imports from above: {up}"
-    beside = [name(p) for p in imported(path, ROOT) if floor(p) == floor(path) and room(p) != room(path)]
-    assert floor(path) in (0, 5, 7) or not beside, f"{name(path)} imports a room of its own floor: {beside}"
+def test_every_room_has_its_floor_and_imports_point_down():
+    for path in SOURCES:
+        assert floor(path) >= 0, f"{name(path)}: on no floor. Put {room(path)} into FLOORS"
+        up = [name(p) for p in imported(path, ROOT) if floor(p) > floor(path)]
+        assert not up, f"{name(path)} imports from above: {up}"
+        beside = [name(p) for p in imported(path, ROOT) if floor(p) == floor(path) and room(p) != room(path)]
+        assert floor(path) in (0, 5, 7) or not beside, f"{name(path)} imports a room of its own floor: {beside}"
 
 
 def test_no_import_goes_round():
@@ -111,10 +117,10 @@ def test_tracking_imports_mlflow_only_when_it_tracks():
         assert "mlflow" not in outside(path, anywhere=False), name(path)
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))], ids=name)
-def test_modules_are_small_and_named_for_what_they_hold(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) < (400 if path in SOURCES else 500)
-    assert not set(path.relative_to(ROOT).with_suffix("").parts) & {"utils", "util", "helpers", "common", "misc", "base", "core", "tools"}
+def test_modules_are_small_and_named_for_what_they_hold():
+    for path in [*SOURCES, *sorted((ROOT / "tests").glob("*.py"))]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) < (400 if path in SOURCES else 500), name(path)
+        assert not set(path.relative_to(ROOT).with_suffix("").parts) & {"utils", "util", "helpers", "common", "misc", "base", "core", "tools"}, name(path)
 
 
 def public(tree: ast.Module) -> Iterator[ast.ClassDef | ast.FunctionDef]:
@@ -127,49 +133,49 @@ def plain(node: ast.ClassDef | ast.FunctionDef) -> bool:
     return len(node.body) <= 1 or isinstance(node, ast.ClassDef) and all(isinstance(n, ast.AnnAssign) for n in node.body)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_modules_classes_and_functions_say_what_they_are(path):
+def test_modules_classes_and_functions_say_what_they_are():
     """A function of one statement, a class of typed fields and a stage's `main` may speak for themselves."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    told = ast.get_docstring(tree)
-    assert told and len(told.splitlines()) <= 12 and told.splitlines()[0].strip(), f"{name(path)}: module docstring"
-    missing = [n.name for n in public(tree) if not ast.get_docstring(n) and not plain(n) and n.name != "main"]
-    assert not missing, f"{name(path)}: no docstring: {missing}"
+    for path in SOURCES:
+        tree = syntax(path)
+        told = ast.get_docstring(tree)
+        assert told and len(told.splitlines()) <= 12 and told.splitlines()[0].strip(), f"{name(path)}: module docstring"
+        missing = [n.name for n in public(tree) if not ast.get_docstring(n) and not plain(n) and n.name != "main"]
+        assert not missing, f"{name(path)}: no docstring: {missing}"
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_nothing_runs_code_that_came_as_data(path):
+def test_nothing_runs_code_that_came_as_data():
     """No pickle, no shell, no unsafe YAML, no archive written as it asks, no bare except: checked in the syntax, not the text."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"{where}: bare except"
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        options = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
-        assert called not in FORBIDDEN_CALLS, f"{where}: {called}"
-        assert called not in {"pickle.load", "pickle.loads", "pickle.Unpickler", "os.system", "os.popen", "yaml.full_load", "yaml.unsafe_load"}, where
-        assert not called.endswith((".extractall", ".unpack_archive")), where
-        assert options.get("weights_only") is not False and options.get("allow_pickle") is not True and options.get("shell") is not True, where
-        if called == "torch.load":
-            assert options.get("weights_only") is True, f"{where}: torch.load without weights_only=True"
-        if called in {"np.load", "numpy.load"}:
-            assert options.get("allow_pickle") in (False, None), where
-        if called == "YAML":
-            assert options.get("typ", "rt") in {"rt", "safe"}, f"{where}: unsafe YAML"
+    for path in SOURCES:
+        for node in ast.walk(syntax(path)):
+            where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{where}: bare except"
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            options = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+            assert called not in FORBIDDEN_CALLS, f"{where}: {called}"
+            assert called not in {"pickle.load", "pickle.loads", "pickle.Unpickler", "os.system", "os.popen", "yaml.full_load", "yaml.unsafe_load"}, where
+            assert not called.endswith((".extractall", ".unpack_archive")), where
+            assert options.get("weights_only") is not False and options.get("allow_pickle") is not True and options.get("shell") is not True, where
+            if called == "torch.load":
+                assert options.get("weights_only") is True, f"{where}: torch.load without weights_only=True"
+            if called in {"np.load", "numpy.load"}:
+                assert options.get("allow_pickle") in (False, None), where
+            if called == "YAML":
+                assert options.get("typ", "rt") in {"rt", "safe"}, f"{where}: unsafe YAML"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_errors_are_not_swallowed(path):
+def test_errors_are_not_swallowed():
     """`except Exception: pass` hides faults; so does catching BaseException without raising it again."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ExceptHandler) and node.type is not None and ast.unparse(node.type) in {"Exception", "BaseException"}:
-            silent = all(isinstance(n, ast.Pass | ast.Continue) for n in node.body)
-            assert not silent, f"{name(path)}:{node.lineno}"
+    for path in SOURCES:
+        for node in ast.walk(syntax(path)):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None and ast.unparse(node.type) in {"Exception", "BaseException"}:
+                silent = all(isinstance(n, ast.Pass | ast.Continue) for n in node.body)
+                assert not silent, f"{name(path)}:{node.lineno}"
 
 
 def tracked() -> list[Path]:
