@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import forked
 import pytest
+import tables
 
 from snnseg import config, provenance, sections
 from snnseg.data import mnist_cifar
@@ -43,6 +44,7 @@ def sample_pool(split: str, seed: int) -> mnist_cifar.Pool:
     return made
 
 
+tables.once()
 mnist_cifar.pool = lambda source, raw, split, seed: sample_pool(split, seed) if source == "sample" else read_pool(source, raw, split, seed)
 
 

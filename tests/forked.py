@@ -22,12 +22,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import tables
+
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.console", "ruamel.yaml", "safetensors.torch", "PIL.Image", "mlflow",
+LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.console", "ruamel.yaml", "safetensors.torch", "PIL.Image", "mlflow.store.tracking.sqlalchemy_store",
              "snnseg.config", "snnseg.cli.main"]
 # what none of LIBRARIES reads while it is imported, but for zarr's settings in HOME, and what commands and imports set by themselves
 FREE = {"PYTEST_CURRENT_TEST", "HOME", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE", "_MLFLOW_TELEMETRY_SESSION_ID", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
-        "TORCHINDUCTOR_CACHE_DIR", "PYTHONBREAKPOINT"}     # the last is set by Ray where a process begins a cluster
+        "TORCHINDUCTOR_CACHE_DIR", "PYTHONBREAKPOINT",     # the last is set by Ray where a process begins a cluster
+        "TRITON_INTERPRET", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"}
 ALIKE = "executable preexec_fn pass_fds startupinfo creationflags shell gid gids uid umask".split()
 
 
@@ -156,6 +159,8 @@ def serve(door: socket.socket) -> dict[str, Any]:
     before = dict(os.environ)
     for name in LIBRARIES:
         importlib.import_module(name)
+    sys.modules["numba"].cfunc("void()")(lambda: None)      # loads what is to be known of any loop
+    tables.once()
     added = {name: value for name, value in os.environ.items() if name not in before}
     assert threading.active_count() == 1, "a thread would be missing in the forks"
     gc.collect()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import pytest
 
 
@@ -73,7 +74,7 @@ def everyday(cases: list, some: list, long: bool = True) -> list:
 def interpreted(file: str, *options: str) -> str:
     """What pytest says of this file in a process of its own, since Triton has to be told before it is first imported."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options], text=True, stdout=subprocess.PIPE,
+    run = forked.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options], text=True, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, env=environment)
     assert run.returncode == 0 and " passed" in run.stdout, run.stdout
     return run.stdout

@@ -152,7 +152,7 @@ def test_the_pairs_are_all_there():
 
 
 @pytest.mark.parametrize(("case", "dtype"), [*((case, torch.float32) for case in pairs(*LEVELS)),
-                                             *((case, torch.bfloat16) for case in pairs(*LEVELS)[::3])],
+                                             *((case, torch.bfloat16) for case in pairs(*LEVELS)[1::3])],
                          ids=lambda x: "-".join(map(str, x)) if isinstance(x, list) else str(x))
 def test_as_the_plain_form(case, dtype):
     norm, leak, steps, surrogate, (reset, layout) = case
@@ -284,7 +284,7 @@ def test_layouts_and_gradients_that_come_in_any_order():
 
 
 @pytest.mark.parametrize("kind", ["none", "bntt", "tdbn", "given", "a step, one gamma"])
-@pytest.mark.parametrize("neuron", [LIF(0.9, 0.6), LIF(0.5, 0.6), LIF(0.9, 0.6, soft_reset=False)], ids=["reverse", "recompute", "hard"])
+@pytest.mark.parametrize("neuron", [LIF(0.9, 0.6), LIF(0.1, 0.6), LIF(0.9, 0.6, soft_reset=False)], ids=["reverse", "recompute", "hard"])
 def test_steps_that_are_one_are_read_where_they_lie(kind, neuron, monkeypatch):
     """Direct coding: the same currents at every step, kept once. A gradient that is one at all steps likewise."""
     once, seen, fire, unwind = currents(1).detach(), [], fused_triton.fire, fused_triton.unwind
@@ -292,9 +292,9 @@ def test_steps_that_are_one_are_read_where_they_lie(kind, neuron, monkeypatch):
     monkeypatch.setattr(fused_triton, "unwind", lambda y, kept, normal, neuron, g, learned: seen.extend((y, g)) or unwind(y, kept, normal, neuron, g, learned))
     if kind == "bntt":
         neuron = neuron._replace(leak=learned(about=0.8), threshold=learned(C, 1, 1, seed=7))
-    for y in (once.expand(5, -1, -1, -1, -1).requires_grad_(), once.permute(0, 4, 1, 2, 3).contiguous().permute(0, 2, 3, 4, 1).expand(5, -1, -1, -1, -1).requires_grad_()):
-        assert_same(y, normals(kind, 5), neuron)
-        found, plain = (torch.autograd.grad(way(y, normals(kind, 5), neuron).spikes_TBCHW, y, random(*once.shape, seed=8).expand_as(y))[0]
+    for y in (once.expand(3, -1, -1, -1, -1).requires_grad_(), once.permute(0, 4, 1, 2, 3).contiguous().permute(0, 2, 3, 4, 1).expand(3, -1, -1, -1, -1).requires_grad_()):
+        assert_same(y, normals(kind, 3), neuron)
+        found, plain = (torch.autograd.grad(way(y, normals(kind, 3), neuron).spikes_TBCHW, y, random(*once.shape, seed=8).expand_as(y))[0]
                         for way in (mine, reference))
         assert apart(found, plain) < 1e-4
     assert len(seen) == 12 and [x.stride(0) == 0 for x in seen] == [True, True, False, True, True, True] * 2
@@ -394,7 +394,7 @@ def test_some_nets_meet_every_pair():
     assert all(len({(case[a], case[b]) for case in SOME}) == len(levels[a]) * len(levels[b]) for a in range(4) for b in range(a))
 
 
-@pytest.mark.parametrize(("net", "norm", "leak", "steps"), everyday(NETS, SOME, long=INTERPRETED))
+@pytest.mark.parametrize(("net", "norm", "leak", "steps"), everyday(NETS, [case for case in SOME if case[3] < 20], long=INTERPRETED))
 def test_whole_nets(net, norm, leak, steps, few_tiles, whole_maps, by_kernels, exact, monkeypatch):
     """Layer by layer the same spikes, but for 1 in 100 000, or one, whose potential was within 1e-5 of the threshold.
 
@@ -459,8 +459,7 @@ def test_refusals():
 
 
 @pytest.mark.parametrize("kind", ["bntt", "tdbn", "a step, nothing learned"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("one", [False, True])
+@pytest.mark.parametrize(("dtype", "one"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)])
 def test_statistics_shared_by_processes_are_those_of_one(kind, dtype, one, few_tiles, whole_maps):
     """Parts of a batch, whose sums are added up, against the whole batch: spikes, statistics and gradients. `one`: the same at each step."""
     y, cuts = currents(3, dtype, shape=(5, C, 3, 5)).detach(), (slice(0, 2), slice(2, 5))
