@@ -140,7 +140,9 @@ def test_the_first_real_error_of_a_worker_is_what_is_raised(stored, ray_cluster)
     assert error.value.exit_code == 4
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_the_samples(stored, ray_cluster):
+    """On its way here it is an error as the one above; that two ranks find and name it alike is in test_ranks."""
     config = stored(*THROUGH_RAY, "train.workers=2", "optim.lr=1000", experiment="ann_deeplab")
     config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": 1e37})})
     with pytest.raises(NotFinite, match="on training samples") as error:
