@@ -1,8 +1,10 @@
 """Norm and neuron as one operator: the CPU's way against the plain form, spike by spike and gradient by gradient; which way is taken."""
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from numba import njit
 
-from snnseg.spiking import fused_cpu, team, ways
+from snnseg.spiking import cpu_kernels, fused_cpu, team, ways
 from snnseg.spiking.cpu_kernels import narrow, wide
 from snnseg.spiking.fused import Normal, reference
 from snnseg.spiking.neuron import LIF
@@ -161,6 +163,28 @@ def test_auto_takes_the_cpu_where_it_can(monkeypatch):
     for other, neuron in ((y, LIF(spike=lambda m: (m > 0).float())), (y.double(), LIF())):
         assert torch.equal(run(other, None, neuron).spikes_TBCHW, reference(other, None, neuron).spikes_TBCHW)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("way_out", ["its end", "two minutes are over", "no place"])
+def test_one_process_compiles_a_loop_and_others_wait(way_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "WAIT_S", 0.3 if way_out == "two minutes are over" else 60)
+    monkeypatch.setattr(cpu_kernels.tempfile, "gettempdir", lambda: "/dev/null" if way_out == "no place" else str(tmp_path))
+    begun, ended = Event(), []
+
+    def compiling():
+        with cpu_kernels._one_process("fire"):
+            begun.set()
+            time.sleep(1)
+            ended.append("the first")
+
+    with ThreadPoolExecutor(1) as other:        # locks of one process exclude each other as those of two
+        other.submit(compiling)
+        assert begun.wait(10)
+        with cpu_kernels._one_process("unwind"):
+            ended.append("another loop")
+        with cpu_kernels._one_process("fire"):
+            ended.append("the second")
+    assert ended == ["another loop", *(["the first", "the second"] if way_out == "its end" else ["the second", "the first"])]
 
 
 @pytest.fixture

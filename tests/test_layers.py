@@ -96,7 +96,7 @@ def test_data_is_numpy_only_and_spiking_torch_but_for_its_kernels():
         if room(path) == "data":
             assert not outside(path) & {"torch", "mlflow", "dvc"}, name(path)       # Ray has its own door, below
         if room(path) == "spiking":
-            kernels = {"numpy", "numba", "llvmlite"} if "cpu" in path.stem else {"triton"} if "triton" in path.stem else set()
+            kernels = {"numpy", "numba", "llvmlite", "filelock"} if "cpu" in path.stem else {"triton"} if "triton" in path.stem else set()
             assert outside(path) - sys.stdlib_module_names <= {"torch", "snnseg"} | kernels, name(path)
             assert all(room(p) in {"spiking", "__init__"} for p in imported(path, ROOT)), name(path)
         if room(path) == "training":

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 from conftest import ROOT, TINY
 from PIL import Image
 from ruamel.yaml import YAML
 
 from snnseg import config, sources
 from snnseg.data import store
+from snnseg.models.backbone import Spiking
+from snnseg.models.deeplab import DeepLab
 from snnseg.report.table import COLUMNS
 from snnseg.tracking import database
 
@@ -76,9 +79,10 @@ def clone(tmp_path_factory) -> Path:
         if (ROOT / name).is_file() and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    DeepLab(2, Spiking(2, way="cpu"), 0.0625)(torch.rand(2, 2, 3, 32, 32)).mean().backward()
     spiking = Path("snnseg", "spiking", "__pycache__")
     (root / spiking).mkdir()
-    for loop in (ROOT / spiking).glob("*.nb[ic]"):      # compiled of the same files; what is missing or older is compiled there
+    for loop in (ROOT / spiking).glob("*.nb[ic]"):      # compiled of the same files, just now if not before; what is missing or older is compiled there
         shutil.copy2(loop, root / spiking)
     yaml = YAML()
     params = yaml.load((root / "params.yaml").read_text())

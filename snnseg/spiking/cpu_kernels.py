@@ -8,12 +8,15 @@ or bfloat16 as uint16; the arithmetic is float32 and in the order of the plain f
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, from_dtype, njit, types
@@ -22,6 +25,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 LINE = 64                           # bytes that memory hands over at a time
+WAIT_S = 120.0                      # for another process to compile a loop
 ZERO, ONE = np.float32([0, 1])      # with python's floats, float32 becomes float64
 NUMBERS = ("T channels step apart g_apart row tile piece per_step given gamma_apart given_apart leak_apart threshold_apart soft levels kind learned count "
            "far over")
@@ -54,14 +58,25 @@ def called(function):
         return njit(nogil=True, error_model="numpy")(function)
 
 
+@contextlib.contextmanager
+def _one_process(name: str) -> Iterator[None]:
+    """Others that come to the same loop wait and find it on disk, as workers of a first training would each compile for a minute. Without a lock all go on."""
+    here = hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:12]
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, NotImplementedError):     # another user's, no room, two minutes are over; a file system without locks
+            held.enter_context(filelock.FileLock(Path(tempfile.gettempdir(), f"snnseg-{here}-{name}.lock"), timeout=WAIT_S))
+        yield
+
+
 @functools.cache
 def loop(function: Callable, shared: type[ctypes.Structure]) -> CFunc:
     """A function of a record as what any thread can call with its address: compiled at the first call, some seconds, and kept on disk for other processes."""
     signature = types.void(types.CPointer(from_dtype(np.dtype(shared))))
-    try:
-        return cfunc(signature, error_model="numpy", cache=True)(function)
-    except RuntimeError:        # there is no place that can be written, neither beside this file nor in the home folder
-        return cfunc(signature, error_model="numpy")(function)
+    with _one_process(function.__name__):
+        try:
+            return cfunc(signature, error_model="numpy", cache=True)(function)
+        except RuntimeError:        # there is no place that can be written, neither beside this file nor in the home folder
+            return cfunc(signature, error_model="numpy")(function)
 
 
 @intrinsic
