@@ -12,15 +12,16 @@ import json
 import os
 import re
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml.parser import Parser
 
 from snnseg.errors import ClusterError, ConfigError
 from snnseg.sections import DATA, Config, Sections
@@ -32,29 +33,36 @@ LIMIT_CHARS = 1000      # of one value
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")   # becomes a folder, a stage name and an argument
 
 
-def _parse(text: str, place: str = "") -> Any:
-    """YAML text as plain values. What a params file has no use for is refused before any of it is built.
+class _Strict(Parser):
+    """Refuses what a params file has no use for, before any of it is built."""
 
-    Raises ConfigError with `place` and line, YAMLError, ValueError.
-    """
-    depth = 0
-    for event in YAML().parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+    def __init__(self, place: str, loader: YAML):
+        self.place, self.depth = place, 0
+        super().__init__(loader)
+
+    def get_event(self) -> Event:
+        """The next part of the text. Raises ConfigError with `place` and line."""
+        event = super().get_event()
+        self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         value = event.value if isinstance(event, ScalarEvent) else ""
         for refused, told in (
             (isinstance(event, AliasEvent) or getattr(event, "anchor", None), "YAML anchors and aliases are not allowed. Write the value twice."),
             (getattr(event, "tag", None), "YAML tags are not allowed. Write the plain value."),
             (value == "<<" and not event.style, "YAML merge keys are not allowed. Write the values out."),
-            (depth > LIMIT_DEPTH, f"nested deeper than {LIMIT_DEPTH} levels. Write sections, keys and values."),
+            (self.depth > LIMIT_DEPTH, f"nested deeper than {LIMIT_DEPTH} levels. Write sections, keys and values."),
             (len(value) > LIMIT_CHARS, f"a value of {len(value)} characters, expected at most {LIMIT_CHARS}. Write a shorter one."),
         ):
             if refused:
-                raise ConfigError(f"{place}:{event.start_mark.line + 1}: {told}" if place else told)
-    return YAML(typ="safe", pure=True).load(text)
+                raise ConfigError(f"{self.place}:{event.start_mark.line + 1}: {told}" if self.place else told)
+        return event
 
 
-def nodes(text: str) -> dict[str, tuple[Node, Node]]:
-    """Key and value node of each dotted key of a text that `_parse` took: they know where they stand in it."""
+def _parse(text: str, place: str = "") -> tuple[Any, dict[str, tuple[Node, Node]]]:
+    """YAML text, gone through once, as plain values and as the nodes of its dotted keys. Raises ConfigError with `place` and line, YAMLError, ValueError."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Parser = partial(_Strict, place)
+    top = yaml.compose(text)
+    plain = None if top is None else yaml.constructor.construct_document(top)
     found: dict[str, tuple[Node, Node]] = {}
 
     def walk(section: Node, prefix: str) -> None:
@@ -65,8 +73,9 @@ def nodes(text: str) -> dict[str, tuple[Node, Node]]:
             if isinstance(value, MappingNode):
                 walk(value, f"{prefix}{key.value}.")
 
-    walk(YAML().compose(text), "")
-    return found
+    if isinstance(top, MappingNode):
+        walk(top, "")
+    return plain, found
 
 
 def read_text(path: Path) -> str:
@@ -87,23 +96,39 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}). Check that it is a readable file.") from e
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """A YAML file of plain values, and the line of each dotted key. Raises ConfigError."""
-    return _yaml(path, read_text(path))
+@dataclass(frozen=True)
+class _Text:
+    """The text of a params file, and where a fault in it is told to be. The same text is the same file, wherever it lies."""
+
+    text: str
+    source: Path = field(compare=False)
 
 
-def _yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[str, int]]:
+@lru_cache(maxsize=8)       # who changes a file reads it several times; nobody alters what it holds
+def _yaml(found: _Text) -> tuple[dict[str, Any], dict[str, tuple[Node, Node]]]:
+    path = found.source
     try:
-        plain = _parse(text, str(path))
+        plain, places = _parse(found.text, str(path))
         if not isinstance(plain, dict):
             raise ConfigError(f"{path}: holds no sections. Restore it: git checkout {path}")
-        return plain, {name: key.start_mark.line + 1 for name, (key, _) in nodes(text).items()}
+        return plain, places
     except (YAMLError, ValueError) as e:
         if isinstance(e, ConfigError):
             raise
         mark = getattr(e, "problem_mark", None)
         fact = " ".join(str(getattr(e, "problem", None) or e).split()).partition(" To suppress")[0]
         raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({fact[:200]}). Correct this line.") from e
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """A YAML file of plain values, and the line of each dotted key. Raises ConfigError."""
+    plain, places = _yaml(_Text(read_text(path), path))
+    return dict(plain), {name: key.start_mark.line + 1 for name, (key, _) in places.items()}
+
+
+def nodes(text: str) -> dict[str, tuple[Node, Node]]:
+    """Key and value node of each dotted key of a params file's text: they know where they stand in it. Raises ConfigError."""
+    return _yaml(_Text(text, Path(PARAMS)))[1]
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -121,8 +146,7 @@ def parse_set(text: str) -> dict[str, Any]:
     if not equals or len(names) < 2 or not all(names):
         raise ConfigError(f"--set {text[:200]}: expected section.key=value, for example --set train.epochs=3")
     try:
-        parsed, = _parse(f"v: {value}\n").values()
-        nodes(f"v: {value}\n")
+        parsed, = _parse(f"v: {value}\n")[0].values()
     except (YAMLError, ValueError) as e:
         fact = f"{e}" if isinstance(e, ConfigError) else "the value is not plain YAML"
         raise ConfigError(f"--set {text[:200]}: {fact.rstrip('.')}. Expected for example --set train.epochs=3") from e
@@ -267,19 +291,11 @@ def read(params: Path | str = PARAMS) -> File:
     return replace(_read(_Text(text, path)), path=path)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """The text of a params file, and where a fault in it is told to be. The same text is the same file, wherever it lies."""
-
-    text: str
-    source: Path = field(compare=False)
-
-
 @lru_cache(maxsize=4)       # who loads all experiments of a file, one by one, has it read once; nobody alters what it holds
 def _read(found: _Text) -> File:
-    source, text = found.source, found.text
-    numbers, lines = _yaml(source, text)
-    places = {"": str(source)} | {key: f"{source}:{line}" for key, line in lines.items()}
+    source, (plain, lines) = found.source, _yaml(found)
+    numbers = dict(plain)
+    places = {"": str(source)} | {name: f"{source}:{key.start_mark.line + 1}" for name, (key, _) in lines.items()}
     benchmarks, experiments = (_groups(numbers, kind, source, places) for kind in ("benchmarks", "experiments"))
     file = File(source, numbers, benchmarks, experiments, _repro(numbers, source, places, {"benchmarks": benchmarks, "experiments": experiments}))
     _checked(numbers, places)
