@@ -353,7 +353,7 @@ def over_cases(number):
 
 
 def test_every_representation_of_random_streams():
-    over_cases(1000)
+    over_cases(500)
 
 
 @pytest.mark.slow

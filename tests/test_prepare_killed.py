@@ -15,8 +15,9 @@ from test_prepare import DDD17, load, sets
 from snnseg import seal
 from snnseg.data.prepare import prepare
 
-MANY = ["data.mnist_cifar.train=2100", "data.mnist_cifar.test=20", "data.workers=1"]       # four shards
-FEW = ["data.size=32", "data.ddd17.sample.train=6", "data.ddd17.sample.test=4", "data.workers=2"]      # two, made at the same time
+FEW = {"mnist_cifar": ["data.mnist_cifar.train=1100", "data.mnist_cifar.test=20"],        # three shards
+       "ddd17": ["data.size=32", "data.ddd17.sample.train=6", "data.ddd17.sample.test=4"]}      # two
+MANY = ["data.mnist_cifar.train=2100", "data.mnist_cifar.test=20"]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +28,22 @@ def undisturbed(tmp_path_factory) -> str:
     return seal.verify(c.store, "")
 
 
-@pytest.mark.parametrize(("benchmark", "overrides"), [
-    ("mnist_cifar", MANY), ("ddd17", FEW), pytest.param("mnist_cifar", [*MANY[:2], "data.workers=2"], marks=pytest.mark.slow),
-    pytest.param("ddd17", DDD17, marks=pytest.mark.slow)])
-def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
-    """Five times kill -9, of which three once one more shard is there, then to the end: the bytes of an undisturbed store, and no finished shard made again."""
-    calm = load(tmp_path / "calm", benchmark, *overrides)
+@pytest.mark.parametrize(("benchmark", "overrides", "workers", "kills"), [
+    ("mnist_cifar", FEW["mnist_cifar"], 1, 3), ("ddd17", FEW["ddd17"], 2, 2), pytest.param("mnist_cifar", MANY, 1, 5, marks=pytest.mark.slow),
+    pytest.param("mnist_cifar", MANY, 2, 5, marks=pytest.mark.slow), pytest.param("ddd17", DDD17, 2, 5, marks=pytest.mark.slow)])
+def test_kill_at_random_moments(benchmark, overrides, workers, kills, tmp_path, environment):
+    """Some times kill -9, every other one once one more shard is there, then to the end: the bytes of an undisturbed store of one process, and no
+    finished shard made again."""
+    calm = load(tmp_path / "calm", benchmark, *overrides, "data.workers=1")
+    prepare(calm)
     forked.server()
-    start = time.monotonic()
-    command = [sys.executable, "-m", "snnseg", "prepare", benchmark, *sets(overrides)]
-    forked.run(command, cwd=tmp_path / "calm", env=environment, check=True, capture_output=True)
-    length = time.monotonic() - start
-    c = load(tmp_path / "killed", benchmark, *overrides)
+    numbers = [*overrides, f"data.workers={workers}"]
+    command = [sys.executable, "-m", "snnseg", "prepare", benchmark, *sets(numbers)]
+    c = load(tmp_path / "killed", benchmark, *numbers)
     work = c.store.with_name(f".work-{c.store.name}")
-    moments, finished, interrupted = random.Random(4), {}, 0
-    for k in range(5):
+    moments, finished, interrupted, length = random.Random(4), {}, 0, 0.0
+    for k in range(kills):
+        start = time.monotonic()
         process = forked.Popen(command, cwd=tmp_path / "killed", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    start_new_session=True)
         if k % 2:
@@ -49,6 +51,7 @@ def test_kill_at_random_moments(benchmark, overrides, tmp_path, environment):
         else:
             while process.poll() is None and len(list(work.glob("done/*"))) <= len(finished):
                 time.sleep(0.002)
+            length = length or time.monotonic() - start      # about as long as to the next shard
         with contextlib.suppress(ProcessLookupError):       # the last ones have little left to do
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -102,14 +105,12 @@ def test_workers_end_with_their_parent(tmp_path, environment):
     if not Path("/proc/self/environ").exists():
         pytest.skip("no /proc")
     load(tmp_path, "mnist_cifar")
-    mark = f"SNNSEG_TEST={tmp_path.name}-{os.getpid()}"
+    mark = f"HOME={tmp_path}"       # in the environment of the workers
     command = [sys.executable, "-m", "snnseg", "prepare", "mnist_cifar", "--set", "data.mnist_cifar.train=300000", "--set", "data.workers=2"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment | dict([mark.split("=")]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.Popen(command, cwd=tmp_path, env=environment | dict([mark.split("=")]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not list((tmp_path / "data").glob("store/.work-*/done/*")) and time.monotonic() < until:
         time.sleep(0.1)
-    process.kill()
-    process.wait()
 
     def alive() -> list[str]:
         found = []
@@ -119,6 +120,9 @@ def test_workers_end_with_their_parent(tmp_path, environment):
             except OSError:
                 pass
         return found
+    assert len(alive()) >= 2
+    process.kill()
+    process.wait()
     until = time.monotonic() + 20
     while alive() and time.monotonic() < until:
         time.sleep(0.2)

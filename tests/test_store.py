@@ -1,11 +1,9 @@
 """The sealed store: what was written is read back, and whatever is not what was written is refused."""
-import os
 import shutil
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import zarr
@@ -25,10 +23,6 @@ def config_at(root, *overrides):
     shutil.copy(ROOT / "params.yaml", root)
     return config.load(root / "params.yaml", "spiking_deeplab",
                        ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10", *overrides])
-
-
-def environment(**more):
-    return os.environ | {"PYTHONPATH": str(ROOT), **more}
 
 
 @pytest.fixture(scope="module")
@@ -231,38 +225,7 @@ def test_pictures_and_masks_that_do_not_fit_are_refused(tmp_path, mask_shape):
         store.read(tmp_path / "store", "train")
 
 
-# ------------------------------------------------------------------------------------------------ the same bytes again
-
-def test_the_same_bytes_for_any_number_of_processes(tmp_path):
-    """1 100 pictures are two shards; with the test split three tasks for two processes."""
-    digests = []
-    for workers in (1, 2):
-        c = config_at(tmp_path / str(workers), f"data.workers={workers}", "data.mnist_cifar.train=1100")
-        told = []
-        prepare(c, told.append)
-        assert len(told) == 4 and told[-1].done == 1110
-        digests.append(store.check(c.store, c.store_params))
-    assert digests[0] == digests[1]
-
-
-PREPARE = """
-    import sys
-    from snnseg import config, seal
-    from snnseg.data.prepare import prepare
-
-    c = config.load(sys.argv[1], "spiking_deeplab", ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10"])
-    prepare(c)
-    print(seal.verify(c.store, ""))
-"""
-
-
-def test_the_same_bytes_under_another_hash_seed(sample, tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    out = subprocess.run([sys.executable, "-c", textwrap.dedent(PREPARE), tmp_path / "params.yaml"], cwd=ROOT, timeout=120,
-                         env=environment(PYTHONHASHSEED="12345"), text=True, capture_output=True)
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.strip() == seal.verify(sample.store, "")
-
+# ------------------------------------------------------------------------------------------------ other bytes
 
 def test_other_numbers_give_another_store(sample, tmp_path):
     c = config_at(tmp_path, "data.seed=1")
@@ -289,25 +252,25 @@ def test_a_preparation_that_is_given_up_leaves_the_former_store(sample, copy, tm
 # ------------------------------------------------------------------------------------------------ no space
 
 LIMITED = """
-    import resource, sys
-    from snnseg import config
-    from snnseg.data.prepare import prepare
-    from snnseg.errors import NoSpace
+import resource
+from snnseg import config
+from snnseg.data.prepare import prepare
+from snnseg.errors import NoSpace
 
-    c = config.load(sys.argv[1], "spiking_deeplab", ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10"])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))     # a shard of 40 pictures is larger
-    try:
-        prepare(c)
-    except NoSpace as e:
-        print(e)
+c = config.load("params.yaml", "spiking_deeplab", ["data.workers=1", "data.mnist_cifar.train=40", "data.mnist_cifar.test=10"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))     # a shard of 40 pictures is larger
+try:
+    prepare(c)
+except NoSpace as e:
+    print(e)
 """
 
 
-def test_a_file_size_limit_is_no_space_and_harms_nothing(sample, tmp_path):
+def test_a_file_size_limit_is_no_space_and_harms_nothing(sample, tmp_path, environment):
     c = config_at(tmp_path)
     shutil.copytree(sample.store, c.store)
-    out = subprocess.run([sys.executable, "-c", textwrap.dedent(LIMITED), tmp_path / "params.yaml"], cwd=ROOT, timeout=120,
-                         env=environment(), text=True, capture_output=True)
+    (tmp_path / "limited.py").write_text(LIMITED)
+    out = forked.run([sys.executable, "-m", "limited"], cwd=tmp_path, timeout=120, env=environment, text=True, capture_output=True)
     assert out.returncode == 0, out.stderr
     assert "no space left to write" in out.stdout and str(c.store.parent) in out.stdout
     assert stores_beside(c.store) == [f".work-{c.store.name}", c.store.name]
