@@ -100,17 +100,17 @@ TINY = ["--device", "cpu", "--size", "32", "--width", "0.0625", "--batch", "2", 
 
 
 def test_training_steps_are_measured_in_turns(project, environment):
-    done = benchmark("train_step", project, environment, *TINY, "--rounds", "2", "--forms", "snnseg", "paper", "floor")
+    done = benchmark("train_step", project, environment, *TINY, "--rounds", "2", "--forms", "paper", "floor")
     assert done.returncode == 0, done.stderr
     found = rows(project, "train_step")
-    assert [row["form"] for row in found] == ["snnseg", "paper", "floor"]
+    assert [row["form"] for row in found] == ["paper", "floor"]
     for row in found:
         assert row | {"device": "cpu", "dtype": "fp32", "norm": "bntt", "timesteps": 2, "batch": 2, "size": 32, "width": 0.0625, "net": "deeplab",
                       "coding": "signed_poisson"} == row
         assert min(row[key] for key in ("ms", "samples_per_s", "peak_mib", "x_best_peer", "x_best_fp32_peer", "x_floor")) > 0
         assert len(row["turns_ms"]) == 2
         assert row["form"] in done.stdout
-    assert found[1]["x_best_peer"] == found[2]["x_floor"] == 1
+    assert found[0]["x_best_peer"] == found[1]["x_floor"] == 1
 
 
 def test_memory_is_measured(project, environment):
@@ -159,7 +159,8 @@ def test_a_form_that_ends_is_one_line_and_the_others_go_on(monkeypatch, capsys):
         return ask(self, **message)
 
     monkeypatch.setattr(turns.Worker, "ask", killed)
-    assert [row["form"] for row in turns.timed(["paper", "floor"], WORK, 2, 1, 0)] == ["floor"]
+    row, = turns.timed(["paper", "snnseg"], WORK, 2, 1, 0)
+    assert row["form"] == "snnseg" and row["ms"] > 0 and len(row["turns_ms"]) == 2
     assert capsys.readouterr().err.splitlines() == ["paper: its process ended with exit code -9, its row is left out."]
 
 

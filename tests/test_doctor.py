@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 
 from snnseg import config, doctor, seal
@@ -152,6 +153,6 @@ def test_the_command_is_quick_and_ends_with_1_where_something_fails(healthy, env
     print(f"snnseg doctor: {seconds:.1f} s")
     assert good.returncode == 0 and seconds < 15 and all(line.startswith("ok    ") for line in good.stdout.splitlines()), good.stdout
     (healthy / "data" / "store" / "voc" / "file").unlink()
-    bad = subprocess.run([*command, "--json"], cwd=healthy, env=environment, capture_output=True, text=True)
+    bad = forked.run([*command, "--json"], cwd=healthy, env=environment, capture_output=True, text=True)
     faults = [f for f in json.loads(bad.stdout) if f["state"] == "fail"]
     assert bad.returncode == 1 and bad.stderr == "" and [f["what"] for f in faults] == ["stores"] and faults[0]["remedy"].startswith("Make them")

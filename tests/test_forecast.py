@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -68,8 +69,8 @@ def test_it_grows_with_what_a_step_holds(tiny):
 
 def test_a_dry_run_tells_the_peak_and_writes_nothing(project, environment):
     """For a machine that this one need not be."""
-    done = subprocess.run([sys.executable, "-m", "snnseg", "train", "voc/spiking_fcn", "--dry-run", "--set", "train.batch=5", "--set", "train.kernels=triton"],
-                          cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    done = forked.run([sys.executable, "-m", "snnseg", "train", "voc/spiking_fcn", "--dry-run", "--set", "train.batch=5", "--set", "train.kernels=triton"],
+                      cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.startswith("voc/spiking_fcn, batch 5, 4 time steps, 32 x 32: predicted peak ") and done.stdout.count("\n") == 1
     assert sorted(p.name for p in project.iterdir()) == ["params.yaml", "settings"]
