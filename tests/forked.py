@@ -25,7 +25,7 @@ from typing import Any
 import tables
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.console", "ruamel.yaml", "safetensors.torch", "PIL.Image", "mlflow.store.tracking.sqlalchemy_store",
+LIBRARIES = ["numpy", "torch", "numba", "zarr", "pydantic", "typer", "rich.console", "ruamel.yaml", "safetensors.torch", "PIL.Image", "mlflow.store.tracking.sqlalchemy_store", "sklearn.datasets",
              "snnseg.config", "snnseg.cli.main"]
 # what none of LIBRARIES reads while it is imported, but for zarr's settings in HOME, and what commands and imports set by themselves
 FREE = {"PYTEST_CURRENT_TEST", "HOME", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE", "_MLFLOW_TELEMETRY_SESSION_ID", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
