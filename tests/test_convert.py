@@ -19,7 +19,7 @@ from snnseg.report.opened import opened
 from snnseg.tracking import database, measurements
 
 CPU = torch.device("cpu")
-ALL = "conversion.pictures=null"
+ALL, NO_BITS = "conversion.pictures=null", "conversion.bits=[]"
 
 
 def changed(numbers, **changes):
@@ -54,7 +54,7 @@ def test_a_twin_is_converted(trained, experiment):
 
 
 def test_many_steps_come_near_to_the_twin(trained):
-    numbers = trained("ann_fcn", ALL, "train.epochs=8", "conversion.calibration=48", "conversion.timesteps=[2,256]")
+    numbers = trained("ann_fcn", ALL, NO_BITS, "train.epochs=8", "conversion.calibration=48", "conversion.timesteps=[2,256]")
     found = conversion.measure(numbers.model_folder, numbers).summary
     short, long = (abs(p["miou"] - found["ann_miou"]) for p in found["curve"])
     assert long < 2 and long <= short
@@ -62,7 +62,7 @@ def test_many_steps_come_near_to_the_twin(trained):
 
 def test_the_section_is_what_is_done(trained):
     """Thresholds of the named kind, of the named pictures, at the named percentile; leak, start and coding reach the neurons."""
-    numbers = trained("ann_fcn", ALL)
+    numbers = trained("ann_fcn", ALL, NO_BITS)
     net = opened(numbers.model_folder, numbers)
     split = net.split("train")
     asked = changed(numbers, per="layer", percentile=99.0, scale=0.7, leak=0.9, start=0.25, calibration=10)
@@ -80,13 +80,13 @@ def test_the_section_is_what_is_done(trained):
 
 
 def test_frames_of_events_are_given_as_they_are(trained):
-    numbers = trained("ddd17/ann_deeplab", "conversion.coding=signed_poisson", "conversion.pictures=3")
+    numbers = trained("ddd17/ann_deeplab", "conversion.coding=signed_poisson", "conversion.pictures=3", NO_BITS)
     found = conversion.measure(numbers.model_folder, numbers).summary
     assert found["coding"] == "events" and found["pictures"] == 3 and len(found["curve"]) == 3
 
 
 def test_a_set_that_is_too_small_says_how_many_are_needed(trained):
-    numbers = trained("ann_fcn", ALL)
+    numbers = trained("ann_fcn", ALL, NO_BITS)
     with pytest.raises(DataError, match="calibration set: 49 pictures of a split that has 48. Take 1 to 48") as caught:
         conversion.write(changed(numbers, calibration=49))
     assert caught.value.exit_code == 4
@@ -117,7 +117,7 @@ def test_only_twins_are_converted(tiny, trained, monkeypatch, capsys):
 def test_mlflow_has_the_time_steps_as_steps(trained):
     import mlflow
 
-    numbers = trained("ann_fcn", ALL, "track.mlflow=true")
+    numbers = trained("ann_fcn", ALL, "conversion.bits=[2,3]", "track.mlflow=true")
     result.write(numbers)
     found = conversion.write(numbers)
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_mlflow_has_the_time_steps_as_steps(trained):
 
 
 def test_the_report_says_what_was_not_run(trained):
-    numbers = trained("ann_fcn", ALL)
+    numbers = trained("ann_fcn", ALL, NO_BITS)
     place = numbers.result_folder.parent.parent, numbers.report, ["mnist_cifar/ann_fcn"]
     result.write(numbers)
 

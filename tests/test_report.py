@@ -8,7 +8,6 @@ from PIL import Image
 
 from snnseg.errors import StoreAltered, StoreError, StoreMissing
 from snnseg.report import pictures, result, table
-from snnseg.training import run
 
 
 def test_coloured_by_hand():
@@ -33,48 +32,40 @@ def test_sheet_places_tiles():
 
 
 @pytest.fixture
-def trained(tiny):
-    from snnseg.data import prepare
-
-    numbers = tiny("ann_fcn", "train.epochs=1")
-    prepare.prepare(numbers)
-    run.publish(run.train(numbers), numbers)
-    return numbers
+def net(trained):
+    """The config of a tiny trained net."""
+    return trained("ann_fcn")
 
 
-def test_evaluation_to_table(trained):
-    metrics = result.write(trained).metrics
+def test_evaluation_to_table(net):
+    metrics = result.write(net).metrics
     assert metrics["statistics"] == "running" and metrics["timesteps"] == 1
-    with open(trained.result_folder / "classes.csv", newline="") as f:
+    with open(net.result_folder / "classes.csv", newline="") as f:
         classes = list(csv.DictReader(f))
     assert [c["class"] for c in classes] == ["background", "digit"] and sum(int(c["pixels"]) for c in classes) == 16 * 32 * 32
-    with np.load(trained.result_folder / "pictures.npz", allow_pickle=False) as shown:
+    with np.load(net.result_folder / "pictures.npz", allow_pickle=False) as shown:
         assert shown["image"].shape == (4, 32, 32, 3) and shown["prediction"].shape == (4, 32, 32)
-    rows = table.write(trained.result_folder.parent.parent, trained.report, ["mnist_cifar/ann_fcn"])
+    rows = table.write(net.result_folder.parent.parent, net.report, ["mnist_cifar/ann_fcn"])
     assert list(rows[0]) and set(rows[0]) == set(table.COLUMNS)
     assert rows[0]["coding"] == "-" and rows[0]["iou_per_class"].startswith("background=")
-    with Image.open(trained.report / "pictures.png") as page:
+    with Image.open(net.report / "pictures.png") as page:
         assert page.width == 3 * (pictures.PIXELS + pictures.GAP) + pictures.GAP
-    assert json.loads((trained.result_folder / "metrics.json").read_text()) == metrics
-    assert {p.name for p in trained.result_folder.iterdir()} == {"about.json", "classes.csv", "curve.csv", "metrics.json", "pictures.npz", "pictures.png"}
+    assert json.loads((net.result_folder / "metrics.json").read_text()) == metrics
+    assert {p.name for p in net.result_folder.iterdir()} == {"about.json", "classes.csv", "curve.csv", "metrics.json", "pictures.npz", "pictures.png"}
 
 
-def test_batch_statistics_are_named_and_leave_the_net_alone(trained):
-    batch = trained.model_copy(update={"evaluate": trained.evaluate.model_copy(update={"norm": "batch"})})
-    running = result.write(trained).metrics["miou"]
-    other = result.measure(trained.model_folder, batch).metrics
+def test_batch_statistics_are_named_and_leave_the_net_alone(net):
+    batch = net.model_copy(update={"evaluate": net.evaluate.model_copy(update={"norm": "batch"})})
+    running = result.write(net).metrics["miou"]
+    other = result.measure(net.model_folder, batch).metrics
     assert other["statistics"] == "batch" and other["miou"] != running
-    assert json.loads((trained.result_folder / "metrics.json").read_text())["miou"] == running
+    assert json.loads((net.result_folder / "metrics.json").read_text())["miou"] == running
     result.write(batch)
-    assert table.write(trained.result_folder.parent.parent, trained.report, ["mnist_cifar/ann_fcn"])[0]["norm"] == "bn, batch statistics"
+    assert table.write(net.result_folder.parent.parent, net.report, ["mnist_cifar/ann_fcn"])[0]["norm"] == "bn, batch statistics"
 
 
-def test_more_time_steps_than_trained(tiny):
-    from snnseg.data import prepare
-
-    numbers = tiny("spiking_fcn", "train.epochs=1")
-    prepare.prepare(numbers)
-    run.publish(run.train(numbers), numbers)
+def test_more_time_steps_than_trained(trained):
+    numbers = trained("spiking_fcn")
     scores = {}
     for steps, rule in ((None, "hold"), (2, "hold"), (6, "hold"), (6, "cycle"), (6, "skip")):
         asked = numbers.model_copy(update={"evaluate": numbers.evaluate.model_copy(update={"timesteps": steps, "past_trained": rule})})
@@ -84,51 +75,51 @@ def test_more_time_steps_than_trained(tiny):
     assert scores[None, "hold"] == scores[2, "hold"] and len({scores[6, r] for r in ("hold", "cycle", "skip")}) > 1
 
 
-def test_a_net_of_another_version_is_named(trained):
+def test_a_net_of_another_version_is_named(net):
     from snnseg import seal
 
-    about = json.loads((trained.model_folder / "about.json").read_text())
+    about = json.loads((net.model_folder / "about.json").read_text())
     del about["config"]["neuron"]["leak"]
-    (trained.model_folder / "about.json").write_text(json.dumps(about))
-    (trained.model_folder / "seal.json").unlink()
-    seal.seal(trained.model_folder)
+    (net.model_folder / "about.json").write_text(json.dumps(about))
+    (net.model_folder / "seal.json").unlink()
+    seal.seal(net.model_folder)
     with pytest.raises(StoreError, match="another version of snnseg, whose numbers differ at neuron.leak"):
-        result.write(trained)
+        result.write(net)
 
 
-def test_a_net_from_before_a_section_that_shapes_no_weights_is_measured(trained):
+def test_a_net_from_before_a_section_that_shapes_no_weights_is_measured(net):
     from snnseg import seal
 
-    before = result.measure(trained.model_folder, trained).metrics
-    about = json.loads((trained.model_folder / "about.json").read_text())
+    before = result.measure(net.model_folder, net).metrics
+    about = json.loads((net.model_folder / "about.json").read_text())
     for name in ("robustness", "energy", "tune"):
         del about["config"][name]
-    (trained.model_folder / "about.json").write_text(json.dumps(about))
-    (trained.model_folder / "seal.json").unlink()
-    seal.seal(trained.model_folder)
-    assert result.measure(trained.model_folder, trained).metrics == before
+    (net.model_folder / "about.json").write_text(json.dumps(about))
+    (net.model_folder / "seal.json").unlink()
+    seal.seal(net.model_folder)
+    assert result.measure(net.model_folder, net).metrics == before
 
 
-def test_what_is_missing_or_altered_is_named(trained):
-    row, = table.write(trained.result_folder.parent.parent, trained.report, ["mnist_cifar/spiking_fcn"])
+def test_what_is_missing_or_altered_is_named(net):
+    row, = table.write(net.result_folder.parent.parent, net.report, ["mnist_cifar/spiking_fcn"])
     assert (row.pop("benchmark"), row.pop("experiment")) == ("mnist_cifar", "spiking_fcn") and set(row.values()) == {"not run"}
     with pytest.raises(StoreMissing, match="snnseg train"):
-        result.write(trained.model_copy(update={"experiment": "other"}))
-    about = trained.model_folder / "about.json"
+        result.write(net.model_copy(update={"experiment": "other"}))
+    about = net.model_folder / "about.json"
     about.write_text(about.read_text().replace('"steps"', '"stepz"'))
     with pytest.raises(StoreAltered, match="about.json is not the file that was sealed"):
-        result.write(trained)
+        result.write(net)
 
 
-def test_a_net_is_scored_on_the_store_it_was_trained_with(trained):
+def test_a_net_is_scored_on_the_store_it_was_trained_with(net):
     from snnseg import seal
     from snnseg.data import prepare
 
-    other = trained.model_copy(update={"data": trained.data.model_copy(update={"seed": 5})})
+    other = net.model_copy(update={"data": net.data.model_copy(update={"seed": 5})})
     prepare.prepare(other)
     with pytest.raises(StoreError, match="made with seed 5 instead of 0"):
-        result.write(trained)
-    assert seal.is_sealed(trained.store)
+        result.write(net)
+    assert seal.is_sealed(net.store)
 
 
 @pytest.mark.parametrize(("changes", "told"), [

@@ -6,24 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from snnseg.data import prepare, store
+from snnseg.data import store
 from snnseg.errors import ConfigError, StoreMissing
 from snnseg.evaluation.activations import Activations, Traces
 from snnseg.report import activations, activations_figure, result
 from snnseg.tracking import database, measurements
-from snnseg.training import run
 
 
 @pytest.fixture
-def trained(tiny):
-    """Make, train and publish a tiny net."""
-    def make(experiment, *overrides):
-        numbers = tiny(experiment, "train.epochs=1", "activations.pictures=[3,11]", "data.ddd17.sample={train: 12, test: 8}", *overrides)
-        if not numbers.store.exists():
-            prepare.prepare(numbers)
-        run.publish(run.train(numbers), numbers)
-        return numbers
-    return make
+def net(trained):
+    """A tiny trained net, to be seen at two pictures."""
+    return lambda experiment, *overrides: trained(experiment, "activations.pictures=[3,11]", *overrides)
 
 
 def set_(numbers, **changes):
@@ -31,8 +24,8 @@ def set_(numbers, **changes):
 
 
 @pytest.mark.parametrize("coding", ["direct", "signed_poisson"])
-def test_a_spiking_net_s_files(trained, coding):
-    numbers = trained("spiking_fcn", f"encode.coding={coding}")
+def test_a_spiking_net_s_files(net, coding):
+    numbers = net("spiking_fcn", f"encode.coding={coding}")
     seen = activations.write(numbers)
     folder = numbers.result_folder
     told = json.loads((folder / "activations.json").read_text())
@@ -60,29 +53,30 @@ def test_a_spiking_net_s_files(trained, coding):
             assert page.format == "PNG" and page.width > 300 and page.height > 200
     with Image.open(folder / "activations.gif") as moving:
         assert moving.n_frames == 2
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in activations.FILES}
-    activations.write(numbers)
-    assert len(before) == 5 and before == {name: (folder / name).read_bytes() for name in before}, "the same bytes each time"
+    if coding == "signed_poisson":      # whose spikes are drawn
+        before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in activations.FILES}
+        activations.write(numbers)
+        assert len(before) == 5 and before == {name: (folder / name).read_bytes() for name in before}, "the same bytes each time"
     assert "picture 3, pixel [16, 16]" in activations.lines(told) and len(activations.lines(told).splitlines()) == 2 + 11 + 16
 
 
-def test_an_ann_has_maps_of_one_step_and_no_raster(trained):
-    numbers = trained("ann_deeplab", "activations.channels=[0,2]", "activations.layers=[head, block1.0]", "activations.pictures=1")
+def test_an_ann_has_maps_of_one_step_and_no_raster(net):
+    numbers = net("ann_deeplab", "activations.channels=[0,2]", "activations.layers=[head, block1.0]", "activations.pictures=1")
     told = activations.write(numbers).summary
     assert told["pictures"] == [0] and list(told["layers"]) == ["head", "block1.0"] and all(len(means) == 1 for means in told["layers"].values())
     assert all(set(n) == {"picture", "pixel", "cell", "channel", "values"} for n in told["traced"]["neurons"])
     assert all((numbers.result_folder / name).stat().st_size for name in activations.FILES) and "right" in activations.lines(told)
 
 
-def test_events_are_shown_as_what_is_seen_last(trained):
-    numbers = trained("ddd17/spiking_deeplab", "activations.traced=head", "activations.pictures=[2]")
+def test_events_are_shown_as_what_is_seen_last(net):
+    numbers = net("ddd17/spiking_deeplab", "activations.traced=head", "activations.pictures=[2]")
     seen = activations.measure(numbers.model_folder, numbers)
     assert seen.images.shape == (1, 32, 32, 3) and seen.summary["traced"]["layer"] == "head"
     assert seen.summary["traced"]["neurons"][0]["cell"] == [4, 4], "row 16 of 32 is in row 4 of 8"
 
 
-def test_what_there_is_not_is_refused_before_anything_is_written(trained):
-    numbers = trained("spiking_deeplab")
+def test_what_there_is_not_is_refused_before_anything_is_written(net):
+    numbers = net("spiking_deeplab")
     for changes, words in (({"pictures": [3, 16]}, "no picture 16. The test split of mnist_cifar has 16, 0 to 15"), ({"layers": ["ups.0"]}, "'ups.0'. There are"),
                            ({"pixels": [[32, 0]]}, r"\[32, 0\] lies outside"), ({"channels": [4]}, "has no channel 4. It has 4, 0 to 3")):
         with pytest.raises(ConfigError, match=words) as error:
@@ -93,10 +87,10 @@ def test_what_there_is_not_is_refused_before_anything_is_written(trained):
         activations.write(numbers.model_copy(update={"experiment": "ann_fcn"}))
 
 
-def test_mlflow_gets_the_files(trained):
+def test_mlflow_gets_the_files(net):
     import mlflow
 
-    numbers = trained("ann_deeplab", "track.mlflow=true")
+    numbers = net("ann_deeplab", "track.mlflow=true", "activations.pictures=1", "activations.layers=[head]")
     seen = activations.write(numbers)
     measurements.log_activations(numbers, seen.summary, seen.about)
     client = mlflow.MlflowClient(database.store_uri(numbers.root))
@@ -104,7 +98,7 @@ def test_mlflow_gets_the_files(trained):
     assert set(activations.FILES) <= {a.path for a in client.list_artifacts(mine.info.run_id)}
 
 
-@pytest.mark.parametrize(("steps", "side"), [(1, 32), (20, 64), (60, 64)])
+@pytest.mark.parametrize(("steps", "side"), [(1, 32), (5, 32), (60, 64)])
 def test_the_moving_maps_stay_small(steps, side):
     """Of noise, which no format makes smaller: every step until there are too many, and below the limit."""
     rng = np.random.default_rng(0)
