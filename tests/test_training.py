@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import shutil
 import warnings
 
 import numpy as np
@@ -26,11 +27,16 @@ from snnseg.training.step import PLAINLY, Step
 CPU = torch.device("cpu")
 
 
+LOADED: dict[str, loop.Loaded] = {}
+
+
 def loaded(config) -> loop.Loaded:
-    if not config.store.exists():
+    """Stores of the same numbers are made and read once."""
+    if config.store.name not in LOADED:
         prepare.prepare(config)
-    digest = store.check(config.store, config.store_params)
-    return loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
+        digest = store.check(config.store, config.store_params)
+        LOADED[config.store.name] = loop.Loaded(store.read(config.store, "train"), store.read(config.store, "test"), digest)
+    return LOADED[config.store.name]
 
 
 class Seen:
@@ -69,12 +75,28 @@ def assert_identical(a, b):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("name", ["spiking_deeplab", "spiking_fcn", "ann_deeplab", "ann_fcn"])
-def test_each_net_learns(tiny, tmp_path, name):
-    config = tiny(name, "train.epochs=6", "model.width=0.125")
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole") / "run", {}
+
+
+@pytest.fixture
+def finished(tiny, tmp_path, trained_once):
+    """The tiny config, its data and the weights it is trained to, once a module; tmp_path / "run" is a copy of that training."""
+    (folder, found), config = trained_once, tiny()
+    data = loaded(config)
+    if not found:
+        found |= weights(fit(config, data, folder)[0])
+    shutil.copytree(folder, tmp_path / "run")
+    return config, data, found
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("spiking_deeplab", 4), ("spiking_fcn", 6), ("ann_deeplab", 4), ("ann_fcn", 4)])
+def test_each_net_learns(tiny, tmp_path, name, epochs):
+    config = tiny(name, f"train.epochs={epochs}", "model.width=0.125")
     _, _, seen = fit(config, loaded(config), tmp_path / "run")
     losses = [n["train/epoch_loss"] for _, n in seen.lines if "test/miou" in n]
-    assert len(losses) == 6 and losses[-1] < 0.6 * losses[0]
+    assert len(losses) == epochs and losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("overrides", [(), ("encode.coding=signed_poisson", "train.flip=true", "train.shift=3"),
@@ -103,11 +125,9 @@ def test_resume_is_exact(tiny, tmp_path, overrides):
     assert all(found[step] == line for step, line in expected.items())
 
 
-def test_stopped_while_it_validates(tiny, tmp_path):
+def test_stopped_while_it_validates(finished, tmp_path):
     """The epoch was saved before; the validation is done when the training goes on, and its line is there once."""
-    config = tiny()
-    data = loaded(config)
-    whole, _, _ = fit(config, data, tmp_path / "whole")
+    config, data, whole = finished
     calls = iter(range(100))
     with pytest.raises(Interrupted, match="stopped after step 6 of 12"):
         fit(config, data, tmp_path / "parts", stop=lambda: next(calls) == 6)        # six steps, then the first batch of the test split
@@ -115,7 +135,7 @@ def test_stopped_while_it_validates(tiny, tmp_path):
     assert [line["step"] for line in read_journal(tmp_path / "parts" / "metrics.jsonl")] == [2, 4]
     parts, _, seen = fit(config, data, tmp_path / "parts")
     assert seen.begun == [5] and seen.lines[0][0] == 6 and "test/miou" in seen.lines[0][1]
-    assert_identical(weights(whole), weights(parts))
+    assert_identical(whole, weights(parts))
 
 
 def test_damaged_checkpoints_do_not_count_as_the_newest(tiny, tmp_path):
@@ -129,11 +149,9 @@ def test_damaged_checkpoints_do_not_count_as_the_newest(tiny, tmp_path):
     assert checkpoint.all_steps(tmp_path / "run") == [3]
 
 
-def test_killed_between_journal_and_checkpoint(tiny, tmp_path):
+def test_killed_between_journal_and_checkpoint(finished, tmp_path):
     """Lines beyond the checkpoint, and a line cut in the middle, are dropped and written again."""
-    config = tiny()
-    data = loaded(config)
-    whole, _, _ = fit(config, data, tmp_path / "run")
+    config, data, whole = finished
     journal = tmp_path / "run" / "metrics.jsonl"
     before = [line["step"] for line in read_journal(journal)]
     for step in checkpoint.all_steps(tmp_path / "run")[-1:]:
@@ -143,14 +161,12 @@ def test_killed_between_journal_and_checkpoint(tiny, tmp_path):
     again, _, seen = fit(config, data, tmp_path / "run")
     assert seen.begun == [8]
     assert [line["step"] for line in read_journal(journal)] == before
-    assert_identical(weights(whole), weights(again))
+    assert_identical(whole, weights(again))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optim.pt", "state.json", "seal.json"])
-def test_damaged_checkpoint_falls_back(tiny, tmp_path, file, capsys):
-    config = tiny()
-    data = loaded(config)
-    whole, _, _ = fit(config, data, tmp_path / "run")
+def test_damaged_checkpoint_falls_back(finished, tmp_path, file, capsys):
+    config, data, whole = finished
     newest = checkpoint.folder_of(tmp_path / "run", 12)
     content = bytearray((newest / file).read_bytes())
     content[len(content) // 2] ^= 1
@@ -158,14 +174,12 @@ def test_damaged_checkpoint_falls_back(tiny, tmp_path, file, capsys):
     again, _, seen = fit(config, data, tmp_path / "run")
     assert seen.begun == [8]
     assert "step-000012" in capsys.readouterr().err
-    assert_identical(weights(whole), weights(again))
+    assert_identical(whole, weights(again))
 
 
-def test_checkpoint_of_another_config(tiny, tmp_path):
-    config = tiny()
-    data = loaded(config)
-    fit(config, data, tmp_path / "run", fingerprint="one")
-    with pytest.raises(CheckpointMismatch, match="written under config one"):
+def test_checkpoint_of_another_config(finished, tmp_path):
+    config, data, _ = finished
+    with pytest.raises(CheckpointMismatch, match="written under config f"):
         fit(config, data, tmp_path / "run", fingerprint="two")
 
 
@@ -329,7 +343,7 @@ def test_learning_rate(tiny):
 
 def test_run_publishes_a_sealed_model(tiny):
     config = tiny()
-    loaded(config)
+    prepare.prepare(config)
     folder = run.train(config)
     run.publish(folder, config)
     model, trained, about = saved.load(config.model_folder, config.root)
@@ -351,27 +365,26 @@ def test_second_process_is_refused(tiny, tmp_path):
         pass        # free again
 
 
-def test_full_disk_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+def test_full_disk_keeps_the_last_checkpoint(finished, tmp_path, monkeypatch):
     import errno
 
-    config = tiny()
-    data = loaded(config)
-    real = torch.save
+    config, data, expected = finished
+    real, folder = torch.save, tmp_path / "full"
 
     def full(*a, **k):
-        if checkpoint.all_steps(tmp_path / "run"):
+        if checkpoint.all_steps(folder):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*a, **k)
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(NoSpace, match="MiB free") as error:
-        fit(config, data, tmp_path / "run")
+        fit(config, data, folder)
     assert error.value.exit_code == 6
-    assert checkpoint.all_steps(tmp_path / "run") == [4] and not list((tmp_path / "run").glob(".partial*"))
+    assert checkpoint.all_steps(folder) == [4] and not list(folder.glob(".partial*"))
     monkeypatch.undo()
-    whole, _, seen = fit(config, data, tmp_path / "run")
+    whole, _, seen = fit(config, data, folder)
     assert seen.begun == [4]
-    assert_identical(weights(whole), weights(fit(config, data, tmp_path / "other")[0]))
+    assert_identical(weights(whole), expected)
 
 
 def test_keeps_the_newest_checkpoints(tiny, tmp_path):
