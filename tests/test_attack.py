@@ -34,7 +34,7 @@ def trained(tiny):
 def untrained(tiny):
     """A net as it is drawn, and its test split."""
     def make(experiment, *overrides):
-        numbers = tiny(experiment, *overrides)
+        numbers = tiny(experiment, "data.mnist_cifar.train=8", "data.mnist_cifar.test=8", *overrides)
         if not numbers.store.exists():
             prepare.prepare(numbers)
         return numbers, zoo.build(numbers).eval(), store.read(numbers.store, "test", numbers.timesteps)

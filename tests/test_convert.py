@@ -14,7 +14,7 @@ from snnseg.evaluation import converted
 from snnseg.models import balancing, folding
 from snnseg.models import conversion as nets
 from snnseg.models.thresholds import Rule
-from snnseg.report import conversion, overview, result
+from snnseg.report import conversion, result, side_by_side
 from snnseg.report.opened import opened
 from snnseg.tracking import database, measurements
 
@@ -138,7 +138,7 @@ def test_the_report_says_what_was_not_run(trained):
     result.write(numbers)
 
     def rows():
-        overview.write(*place)
+        side_by_side.write(*place)
         with open(numbers.report / "conversion.csv", newline="") as f:
             return list(csv.DictReader(f))
 

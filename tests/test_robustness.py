@@ -8,7 +8,7 @@ import pytest
 from snnseg.data import prepare, store
 from snnseg.errors import StoreMissing
 from snnseg.evaluation import robustness as scored
-from snnseg.report import overview, result, robustness
+from snnseg.report import result, robustness, side_by_side
 from snnseg.tracking import database, measurements
 
 FEW = "robustness.pictures=null", "robustness.gaussian=[30.0,90.0]", "robustness.salt_pepper=[0.3]", "robustness.draws=3"
@@ -89,11 +89,11 @@ def test_the_report_has_the_curves_of_what_was_run(noisy):
     numbers = noisy("ann_fcn")
     place = numbers.result_folder.parent.parent, numbers.report, ["mnist_cifar/ann_fcn"]
     result.write(numbers)
-    overview.write(*place)
+    side_by_side.write(*place)
     with open(numbers.report / "robustness.csv", newline="") as f:
         assert list(csv.DictReader(f)) == []
     told = robustness.write(numbers).summary
-    overview.write(*place)
+    side_by_side.write(*place)
     with open(numbers.report / "robustness.csv", newline="") as f:
         found = list(csv.DictReader(f))
     assert len(found) == sum(map(len, told["noise"].values())) == 3 + 2 + 2

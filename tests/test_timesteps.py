@@ -17,7 +17,7 @@ from snnseg.evaluation import timesteps as scored
 from snnseg.evaluation.confusion import Confusion
 from snnseg.models import zoo
 from snnseg.models.inputs import coded
-from snnseg.report import overview, result, timesteps, timesteps_table
+from snnseg.report import result, side_by_side, timesteps, timesteps_table
 from snnseg.tracking import database, measurements
 from snnseg.training import loop, run
 
@@ -154,7 +154,7 @@ def test_the_report_says_what_was_not_run(trained):
     result.write(numbers)
 
     def rows():
-        overview.write(*place)
+        side_by_side.write(*place)
         with open(numbers.report / "timesteps.csv", newline="") as f:
             return list(csv.DictReader(f))
 
