@@ -7,7 +7,6 @@ import gc
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,6 @@ import tables
 
 from snnseg import config, provenance, sections
 from snnseg.data import mnist_cifar
-from snnseg.tracking import database
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -48,29 +46,6 @@ def sample_pool(split: str, seed: int) -> mnist_cifar.Pool:
 
 tables.once()
 mnist_cifar.pool = lambda source, raw, split, seed: sample_pool(split, seed) if source == "sample" else read_pool(source, raw, split, seed)
-
-open_database = database.opened
-
-
-@functools.cache
-def empty_database() -> bytes:
-    """MLflow makes a database's tables in hundreds of steps, which takes seconds: once a process."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-        return (Path(folder) / "mlflow.db").read_bytes()
-
-
-def opened(root: Path, experiment: str):
-    place = sections.data_folder(root) / "mlflow" / "mlflow.db"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(empty_database())
-    return open_database(root, experiment)
-
-
-database.opened = opened
 
 
 def pytest_addoption(parser):
