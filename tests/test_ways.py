@@ -215,7 +215,7 @@ def test_cases():
     assert len({(case[0], case[2]) for case in FEW}) == len({(case[0], case[3]) for case in FEW}) == 8 and len(SHORT) == 6
 
 
-@parametrize(CASES, CASES)
+@parametrize(CASES, SOME)
 @pytest.mark.usefixtures("exact")
 def test_spiking(net, norm, leak, steps):
     mine, plain, _, told = settled(net, norm, leak, steps, torch.float32)
