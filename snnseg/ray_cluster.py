@@ -1,4 +1,4 @@
-"""The way to a Ray cluster: knock, connect, see what it has, and let go of it. Ray is imported where it is used, and kept quiet."""
+"""The way to a Ray cluster: knock, connect, see what it has, wait for more, and let go of it. Ray is imported where it is used, and kept quiet."""
 from __future__ import annotations
 
 import contextlib
@@ -6,17 +6,20 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
 
 from snnseg.errors import ClusterError
 
+Resources = dict[str, float]        # `CPU`, `GPU`, ...: of a cluster, or of what is to run on it
+
 KNOCK_S = 5.0
+LOOK_S = 1.0
 CONNECT_S = 12.0            # for a cluster that was there before; one of our own may take longer to start
 STORE_BYTES = 128 * 2**20   # of a cluster of our own for objects, of which there are few and small ones
 REMEDY = "Start one with `ray start --head`, or set cluster.address=null"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def knock(address: str) -> None:
@@ -76,14 +79,52 @@ def connect(address: str) -> None:
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[dict[str, Any]]:
-    """Be connected while the block runs, with what the cluster has (`CPU`, `GPU`, ...); one that was found connected stays so. Raises ClusterError."""
+def connected(address: str) -> Iterator[None]:
+    """Be connected while the block runs; one that was found connected stays so. Raises ClusterError."""
     import ray
 
     before = ray.is_initialized()
     connect(address)
     try:
-        yield ray.cluster_resources()
+        yield
     finally:
         if not before:
             ray.shutdown()
+
+
+def has() -> Resources:
+    """What all machines of the connected cluster have together, in use or not."""
+    import ray
+
+    return ray.cluster_resources()
+
+
+def _ask(bundles: list[Resources]) -> None:
+    """Tell the cluster's autoscaler, if it has one, to bring machines for all of `bundles`; none takes that back."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
+
+
+def waited(missing: Callable[[Resources], list[Resources]], seconds: float, stop: Callable[[], bool], say: Callable[[str], None]) -> Resources:
+    """What the cluster has once nothing is `missing`, or after `seconds`, or on `stop`.
+
+    `missing` tells of what there is whether it is too little: then all that is needed, machine by machine, else nothing. An autoscaler is asked
+    for that while this waits.
+    """
+    deadline, asked = time.monotonic() + seconds, None
+    try:
+        while True:
+            there = has()
+            needed = missing(there)
+            if not needed or time.monotonic() >= deadline or stop():
+                return there
+            if needed != asked:
+                asked = needed
+                name = "GPU" if "GPU" in needed[0] else "CPU"
+                say(f"the cluster has {there.get(name, 0):.0f} {name}s of {sum(one[name] for one in needed):.0f}; waiting {seconds:.0f} s at most for machines")
+                _ask(needed)
+            time.sleep(LOOK_S)
+    finally:
+        if asked:
+            _ask([])

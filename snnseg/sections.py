@@ -207,6 +207,7 @@ class Cluster(Section):
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None   # null = 1 where there are GPUs, else 0
     storage: Annotated[str, Field(min_length=1, max_length=500)] | None     # folder or URL that gets a copy of each checkpoint; null = none
     max_failures: CountOrZero                   # lost workers after which a training goes on by itself
+    wait_s: CountOrZero                         # for machines that it lacks: those an autoscaler brings, or that come back
     dashboard: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]+/?$", max_length=209)]     # of a Ray cluster that takes jobs
     data: Annotated[str, Field(pattern=r"^/[^\n]+$", max_length=1001)] | None  # the project's data folder as a job's machine sees it; null = where it is here
     job_gpus: Annotated[int, Field(ge=0, le=64)]        # that a job has to itself, on one machine
@@ -310,6 +311,11 @@ class Config(Sections):
         return self if portable else self.model_copy(update={"train": self.train.model_copy(update={"kernels": "auto"})})
 
     @property
+    def same_on_any_number(self) -> bool:
+        """Whether numbers are the same whatever the number of workers."""
+        return self.train.sync_norm == "synced" or (self.spiking and self.model.norm == "none")
+
+    @property
     def spiking(self) -> bool:
         return self.model.name.startswith("spiking")
 
@@ -361,8 +367,8 @@ class Config(Sections):
         told = self.model_dump(include=SHAPING)
         for without_effect in ("validate_every", "log_every", "checkpoint_every", "keep", "graph", "workers", "give_back"):
             del told["train"][without_effect]
-        if told["train"]["sync_norm"] == "synced" or (self.spiking and self.model.norm == "none"):
-            del told["train"]["sync_norm"]          # the same numbers whatever the number of workers
+        if self.same_on_any_number:
+            del told["train"]["sync_norm"]
         if not self.spiking:        # an ANN has no neurons, and for pictures no time: sweeping T does not train its twin anew
             del told["neuron"], told["model"]["norm"], told["encode"]["coding"]
             if not self.data.events:

@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(stored, ray_cluster):
 def test_more_workers_than_there_is_room_for_is_said_at_once(stored, ray_cluster):
     began = time.monotonic()
     with pytest.raises(ClusterError, match="it has 4 processors, train.workers asks for 5. Set train.workers to 4 or less") as error:
-        run.train(stored(*THROUGH_RAY, "train.workers=5"))
+        run.train(stored(*THROUGH_RAY, "train.workers=5", "train.batch=8"))
     assert error.value.exit_code == 9
     with pytest.raises(ClusterError, match="it has 0 GPUs, train.workers asks for 2. Set cluster.gpus_per_worker=0"):
         run.train(stored("cluster.address=local", "train.workers=2", "cluster.gpus_per_worker=1"))

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from conftest import ROOT, TINY
 
-from snnseg import config
+from snnseg import config, ray_cluster
 from snnseg.data.prepare import prepare
 from snnseg.errors import Busy, ClusterError, SnnsegError
 from snnseg.tracking import database
@@ -122,15 +122,37 @@ def test_what_is_no_fault_of_a_trial_ends_the_sweep_and_leaves_it_open(tiny, ray
     accounted(at.folder, 2)
 
 
-def test_concurrency_follows_from_the_resources():
+def test_concurrency_follows_from_the_resources(monkeypatch):
     def share(*sets: str, **has: float):
-        return ray_sweep.share(config.load(ROOT / "params.yaml", NAME, sets), has)
+        monkeypatch.setattr(ray_cluster, "has", lambda: has)
+        return ray_sweep.share(config.load(ROOT / "params.yaml", NAME, sets), print)
 
     assert share(CPU=2.0) == ({"cpu": 1}, 2) and share(CPU=16.0, GPU=2.0) == ({"cpu": 1, "gpu": 1.0}, 2)
     assert share("tune.gpus_per_trial=0.5", CPU=16.0, GPU=2.0) == ({"cpu": 1, "gpu": 0.5}, 4)
     assert share("tune.cpus_per_trial=4", CPU=16.0)[1] == 4 and share("tune.concurrency=3", CPU=16.0)[1] == 3
+    assert share("tune.concurrency=3", "cluster.wait_s=9", CPU=1.0)[1] == 3, "those that wait for a place bring machines"
     with pytest.raises(ClusterError, match="needs 4 CPU, there are 2 CPU"):
         share("tune.cpus_per_trial=4", CPU=2.0)
+
+
+def test_a_trial_that_lost_its_machine_is_the_next_again_but_not_for_ever(tiny, tmp_path, capsys):
+    """Ray's own words, as it wrote them where a machine and where a process had ended."""
+    c = tiny("spiking_deeplab", *SHORT, "tune.trials=2", "cluster.max_failures=2")
+    trials = sweep.Sweep(c, space.read(c), tmp_path, ledger.Ledger(tmp_path), lambda found: None)
+    first, second = trials.next(), trials.next()
+    assert trials.next() is None
+    for _ in range(2):
+        assert trials.again(first.number) and trials.next() is first
+    assert not trials.again(first.number) and trials.next() is None
+    assert trials.again(second.number), "each has its own count"
+    assert capsys.readouterr().err.count("trial 0: its machine was lost; it goes on from its last checkpoint\n") == 2
+    told = tmp_path / "error.txt"
+    for words, lost in (("The actor 47bb is unavailable: The actor is temporarily unavailable: RpcError: RPC error: Socket closed rpc_code: 14", True),
+                        ("The actor died unexpectedly before finishing this task.\n\tactor_id: 47bb\nThe actor died because its node has died. Node Id: 5c", True),
+                        ("The actor died unexpectedly before finishing this task.\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", False)):
+        told.write_text(words)
+        assert ray_sweep._lost_machine(str(told)) == lost
+    assert not ray_sweep._lost_machine(None)
 
 
 @pytest.fixture

@@ -65,6 +65,10 @@ class Attempt:
     def joined(self, rank: int, **more: Any) -> None:
         self._write(f"rank-{rank}.json", pid=os.getpid(), host=socket.gethostname(), **more)
 
+    def begun(self) -> bool:
+        """Whether a worker has."""
+        return any(self.folder.glob("rank-*.json"))
+
     def failed(self, rank: int, error: BaseException) -> None:
         """Keep an error, with its traceback if it is none of ours."""
         trace = None if isinstance(error, SnnsegError) else "".join(traceback.format_exception(error))

@@ -20,35 +20,16 @@ import filelock
 import torch
 
 from snnseg import memory, provenance, ranks, ray_cluster
-from snnseg.errors import ClusterError, ConfigError, StoreAltered
+from snnseg.errors import ClusterError, Interrupted, StoreAltered
 from snnseg.models import zoo
-from snnseg.ranks import Ranks
 from snnseg.sections import Config
-from snnseg.training import checkpoint, loop, optim
+from snnseg.training import checkpoint, loop, optim, places
 from snnseg.training.attempt import Attempt
 from snnseg.training.report import Journal, Reporter, Reporters
 
 POLL_S = 0.2
 WRITER_S = 60.0         # for the first rank of an attempt before to be gone
-
-
-
-def _workers(config: Config, samples: int, address: str, has: dict[str, float]) -> tuple[int, bool]:
-    """How many workers, and whether each has a GPU. Raises ClusterError where there are fewer places, ConfigError as `Ranks.check`."""
-    on_gpus = config.cluster.gpus_per_worker
-    on_gpus = bool(has.get("GPU", 0)) if on_gpus is None else bool(on_gpus)
-    places = int(has.get("GPU" if on_gpus else "CPU", 0))
-    if config.train.workers != "auto":
-        if config.train.workers > places:
-            remedy = f"Set train.workers to {places} or less, or add machines" if places else "Set cluster.gpus_per_worker=0, or add machines with GPUs"
-            raise ClusterError(address, f"it has {places} {'GPUs' if on_gpus else 'processors'}, train.workers asks for {config.train.workers}", remedy)
-        Ranks(0, config.train.workers).check(samples, config.train.batch)
-        return config.train.workers, on_gpus
-    for workers in range(places, 0, -1):
-        with contextlib.suppress(ConfigError):
-            Ranks(0, workers).check(samples, config.train.batch)
-            return workers, on_gpus
-    raise ClusterError(address, f"it has no {'GPU' if on_gpus else 'processor'} for a worker", "Add machines, or set cluster.gpus_per_worker")
+NOTICE_S = 10.0         # for workers that may be about to begin to notice a stop
 
 
 def _end_with(pid: int, host: str) -> None:
@@ -140,7 +121,8 @@ def _attempted(told: dict[str, Any], workers: int, on_gpus: bool, follower: _Fol
     trainer = TorchTrainer(
         _work, train_loop_config=told, torch_config=TorchConfig(backend=None if on_gpus else "gloo", timeout_s=ranks.TIMEOUT_S),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus),
-        run_config=RunConfig(name=uuid.uuid4().hex, storage_path=str(attempt.folder / "ray"), failure_config=FailureConfig(max_failures=0)))
+        run_config=RunConfig(name=uuid.uuid4().hex, storage_path=str(attempt.folder / "ray"),
+                             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0)))
 
     def run() -> None:
         try:
@@ -150,15 +132,24 @@ def _attempted(told: dict[str, Any], workers: int, on_gpus: bool, follower: _Fol
 
     thread = threading.Thread(target=run, name="ray-train", daemon=True)        # beside the main thread, whose signals Ray would take
     thread.start()
+    asked = 0.0
     while thread.is_alive():
         thread.join(POLL_S)
         follower.look(attempt)
-        if stop() and not attempt.asked_to_stop():
+        if stop() and not asked:
             attempt.ask_to_stop()
+            asked = time.monotonic()
+        if asked and time.monotonic() > asked + NOTICE_S and not attempt.begun():
+            raise Interrupted("interrupted before a worker began. The same command goes on")
     follower.look(attempt)
     if ended and not isinstance(ended[0], ray.exceptions.RayError | ray.train.TrainingFailedError):
         raise ended[0]
     return ended[0] if ended else None
+
+
+def _found_no_place(error: BaseException | None) -> bool:
+    """Whether a group ended since Ray had waited long enough for its places (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S)."""
+    return type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError"
 
 
 def _judged(attempt: Attempt, workers: int, address: str) -> None:
@@ -180,12 +171,12 @@ def fit(config: Config, load: Callable[[Config], loop.Loaded], samples: int, dig
     Every worker calls `load`; the first one tells `reporters`, this process `report`, but for the journal. A lost worker ends its group,
     and the training goes on from the newest checkpoint, up to `cluster.max_failures` times. Raises what `loop.fit` raises, and ClusterError.
     """
-    address = config.cluster.address or "local"
-    attempt, follower = Attempt(folder), _Follower(folder, report)
+    address, most = config.cluster.address or "local", config.cluster.max_failures
+    attempt, follower, lost, waits = Attempt(folder), _Follower(folder, report), 0, False
     # Ray prints what happens to workers to stdout, which belongs to the command's result
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), ray_cluster.connected(address) as has:
-        workers, on_gpus = _workers(config, samples, address, has)
-        for lost in range(config.cluster.max_failures + 1):
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), ray_cluster.connected(address):
+        while True:
+            workers, on_gpus = places.found(config, samples, address, stop, say, bool(lost))
             attempt.clear()
             follower.begun = False
             told = {"config": config, "load": load, "digest": digest, "folder": folder, "fingerprint": fingerprint, "reporters": reporters,
@@ -195,13 +186,18 @@ def fit(config: Config, load: Callable[[Config], loop.Loaded], samples: int, dig
                 return done | {"workers": workers, "device": (attempt.read("rank-0.json") or {}).get("device", "")}
             _judged(attempt, workers, address)
             last = (str(error).strip().splitlines() or ["no word of why"])[-1].strip()[:300] if error else "no word of why"
-            if not any(attempt.folder.glob("rank-*.json")):
+            if not attempt.begun():
+                if _found_no_place(error):      # all are taken, or a machine is gone that the cluster did not miss yet
+                    if not waits:
+                        say(f"waiting until {workers} places are free on the cluster")
+                    waits = True
+                    continue
                 raise ClusterError(address, f"no worker could begin ({last})", "All machines need the same files, and this package where Python finds it")
-            newest = (checkpoint.all_steps(folder) or [0])[-1]
-            if lost < config.cluster.max_failures:
-                say(f"a worker was lost; the training goes on from step {newest} (restart {lost + 1} of {config.cluster.max_failures})")
-    raise ClusterError(address, f"workers were lost {config.cluster.max_failures + 1} times, the last time after step {newest} ({last})",
-                       "The same command goes on from there")
+            newest, lost = (checkpoint.all_steps(folder) or [0])[-1], lost + 1
+            if lost > most:
+                raise ClusterError(address, f"workers were lost {lost} times, the last time after step {newest} ({last})",
+                                   "The same command goes on from there")
+            say(f"a worker was lost; the training goes on from step {newest} (restart {lost} of {most})")
 
 
 def saved_net(config: Config, folder: Path, fingerprint: str) -> torch.nn.Module:

@@ -11,13 +11,15 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 from snnseg import ray_cluster
 from snnseg.errors import ClusterError, SnnsegError
+from snnseg.ray_cluster import Resources
 from snnseg.sections import Config
 from snnseg.tuning import ledger
 from snnseg.tuning.ledger import Trial
@@ -32,13 +34,14 @@ class Sweep(Protocol):
 
     config: Config
     folder: Path
-    wanted: int
 
     def next(self) -> Trial | None: ...
 
     def job(self, trial: Trial) -> dict[str, Any]: ...
 
     def heard(self, number: int, epoch: int, miou: float) -> None: ...
+
+    def again(self, number: int) -> bool: ...
 
     def settle(self, number: int, outcome: dict[str, Any]) -> None: ...
 
@@ -55,8 +58,8 @@ def _set(variables: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[dict[str, float]]:
-    """A Ray to run on, and its resources: the one that is connected, the one at `address`, or one of this machine alone.
+def cluster(address: str | None) -> Iterator[None]:
+    """A Ray to run on: the one that is connected, the one at `address`, or one of this machine alone.
 
     A local one listens for its own token only, which it gets from the environment: none is written to the home directory.
     Raises ClusterError.
@@ -77,22 +80,29 @@ def cluster(address: str | None) -> Iterator[dict[str, float]]:
             with contextlib.suppress(ValueError):       # not in the main thread; Ray takes SIGTERM for itself
                 for s, handler in handlers.items():
                     signal.signal(s, handler)
-            yield ray.cluster_resources()
+            yield
         finally:
             if not before:
                 ray.shutdown()
 
 
-def share(config: Config, has: dict[str, float]) -> tuple[dict[str, float], int]:
-    """Resources of a trial, and how many run at a time. Raises ClusterError where not even one fits."""
+def share(config: Config, say: Callable[[str], None]) -> tuple[Resources, int]:
+    """Resources of a trial, and how many run at a time; waits `cluster.wait_s` for the first machine. Raises ClusterError where not even one trial fits."""
     t = config.tune
-    needs: dict[str, float] = {"cpu": t.cpus_per_trial} | ({"gpu": t.gpus_per_trial} if has.get("GPU") else {})
-    fit = int(min(has.get(name.upper(), 0) / n for name, n in needs.items()))
-    if fit < 1:
-        told = " and ".join(f"{n} {name.upper()}" for name, n in needs.items())
+
+    def needs(has: Resources) -> Resources:
+        return {"CPU": t.cpus_per_trial} | ({"GPU": t.gpus_per_trial} if has.get("GPU") else {})
+
+    def fit(has: Resources) -> int:
+        return int(min(has.get(name, 0) / n for name, n in needs(has).items()))
+
+    has = ray_cluster.waited(lambda has: [] if fit(has) else [needs(has)], config.cluster.wait_s, lambda: False, say)
+    if not fit(has):
+        told = " and ".join(f"{n} {name}" for name, n in needs(has).items())
         raise ClusterError(config.cluster.address or "local", f"a trial needs {told}, there are {has.get('CPU', 0):.0f} CPU and {has.get('GPU', 0):.0f} GPU",
-                           "Lower tune.cpus_per_trial or tune.gpus_per_trial")
-    return needs, min(fit, t.concurrency or fit)
+                           "Lower tune.cpus_per_trial or tune.gpus_per_trial, or wait for machines: cluster.wait_s")
+    # where machines are to come, trials that wait for a place are what brings them
+    return {name.lower(): n for name, n in needs(has).items()}, t.concurrency or fit(has) if config.cluster.wait_s else min(fit(has), t.concurrency or fit(has))
 
 
 def halving(config: Config, trials: list[Trial]) -> Any:
@@ -123,14 +133,14 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
     """
     scratch = sweep.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cluster(sweep.config.cluster.address) as has:   # Ray tells there who died
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), cluster(sweep.config.cluster.address):      # Ray tells there who died
         from ray import tune
         from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
         from ray.tune.search import Searcher
 
         from snnseg.tuning.ray_trial import Worker
 
-        needs, at_a_time = share(sweep.config, has)
+        needs, at_a_time = share(sweep.config, lambda text: print(f"{sweep.config.name}: {text}", file=sys.stderr))
         live: set[int] = set()
         trouble: list[SnnsegError] = []     # of the sweep itself, as a full disk: Ray would take it for the trial's
 
@@ -152,8 +162,8 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
                 except SnnsegError as e:
                     trouble.append(e)
                     trial = None
-                if trial is None:
-                    return Searcher.FINISHED
+                if trial is None:       # one of those that run may have to be given again
+                    return None if live and not trouble else Searcher.FINISHED
                 live.add(trial.number)
                 return sweep.job(trial)
 
@@ -182,6 +192,9 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
 
             def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
                 why = _why(trial.error_file)
+                if _lost_machine(trial.error_file) and sweep.again(trial.config["number"]):
+                    live.discard(trial.config["number"])
+                    return
                 settle(trial.config["number"], {"state": ledger.OUT_OF_MEMORY if "OutOfMemoryError" in why else ledger.CRASHED, "why": why})
 
             def __reduce__(self) -> tuple:
@@ -190,7 +203,7 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)       # the ledger tells what became of each trial
         try:
             Tuner(tune.with_resources(worker or Worker, needs),
-                  tune_config=TuneConfig(search_alg=Asking(), scheduler=halving(sweep.config, trials), num_samples=sweep.wanted, reuse_actors=True,
+                  tune_config=TuneConfig(search_alg=Asking(), scheduler=halving(sweep.config, trials), num_samples=-1, reuse_actors=True,
                                          trial_name_creator=lambda t: t.trial_id, trial_dirname_creator=lambda t: t.trial_id),
                   run_config=RunConfig(name=".ray", storage_path=str(sweep.folder), callbacks=[Telling()], verbose=0,
                                        checkpoint_config=CheckpointConfig(checkpoint_at_end=False), failure_config=FailureConfig(max_failures=0))).fit()
@@ -204,6 +217,12 @@ def _error(message: str, exit_code: int) -> SnnsegError:
     error = SnnsegError(message)
     error.exit_code = exit_code
     return error
+
+
+def _lost_machine(error_file: str | None) -> bool:
+    """Whether not a trial's process ended but its machine: at first it does not answer, then the cluster knows that it is gone."""
+    told = Path(error_file).read_text(encoding="utf-8") if error_file else ""
+    return any(sign in told for sign in ("The actor is temporarily unavailable", "its node has died", "node was preempted"))
 
 
 def _why(error_file: str | None) -> str:

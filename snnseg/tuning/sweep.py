@@ -13,6 +13,7 @@ import json
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,9 @@ class Sweep:
         t = config.tune
         self.waiting = list(book.open)
         self.study = Study(ranges, t.objectives, t.seed, t.startup, book.trials.values())
-        self.wanted = max(0, t.trials - len(book.settled))      # to be settled from here on
         self.curves: dict[int, list[list[float]]] = {}
         self.started: dict[int, float] = {}
+        self.lost: Counter[int] = Counter()
         self.threads = t.cpus_per_trial
 
     def next(self) -> Trial | None:
@@ -125,6 +126,15 @@ class Sweep:
         curve = self.curves[number]
         if not curve or epoch > curve[-1][0]:
             curve.append([epoch, miou])
+
+    def again(self, number: int) -> bool:
+        """Whether a trial that lost its machine is to go on elsewhere: `cluster.max_failures` times, each. It is then the next to be handed out."""
+        self.lost[number] += 1
+        if self.lost[number] > self.config.cluster.max_failures:
+            return False
+        print(f"trial {number}: its machine was lost; it goes on from its last checkpoint", file=sys.stderr)
+        self.waiting.append(self.book.trials[number])
+        return True
 
     def settle(self, number: int, outcome: dict[str, Any]) -> None:
         """A trial ended: write it down, tell the sampler and whoever wants to know. Raises NoSpace."""
