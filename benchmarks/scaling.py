@@ -118,6 +118,20 @@ def ahead(models: dict[tuple[str, str], Model], pictures: float, side: int) -> l
     return lines
 
 
+def exchanged(models: dict[tuple[str, str], Model]) -> list[str]:
+    """What a GPU sends in a step, how long the exchanges take, and how long it computes meanwhile."""
+    lines = [f"| net | of a step | {' | '.join(f'{n}' for n in GPUS)} |", "|---|---|" + "---:|" * len(GPUS)]
+    for net in dict.fromkeys(net for net, _ in models):
+        synced, local = (models[net, sync_norm] for sync_norm in ("synced", "local"))
+        rows = {"gradients that a GPU sends, MB": [f"{2 * (n - 1) / n * synced.megabytes:.1f}" for n in GPUS],
+                "communication, ms, norms synced": [f"{synced.communication(n):.2f}" for n in GPUS],
+                "communication, ms, norms local": [f"{local.communication(n):.2f}" for n in GPUS]}
+        rows |= {f"compute, ms, {pictures} pictures of {side} x {side}": [f"{synced.step(pictures, 1, side):.1f}"] * len(GPUS)
+                 for pictures, side in ((16, SIDE), (8, LARGE))}
+        lines += [f"| {net} | {what} | {' | '.join(values)} |" for what, values in rows.items()]
+    return lines
+
+
 def read(paths: list[Path]) -> list[dict[str, Any]]:
     """The rates of all files. Raises DataMissing."""
     if missing := [path for path in paths if not path.is_file()]:
@@ -138,6 +152,7 @@ def main() -> None:
         print(f"- {net}, norms {sync_norm}: {m.fixed:.2f} ms + {m.picture:.3f} ms a picture; {m.norms:.2f} ms for norms; {m.megabytes:.1f} MB of gradients at "
               f"{m.gb_s:.0f} GB/s; {m.exchanges} exchanges of {1e3 * m.latency:.0f} us")
     print("", *checked(rows, models), sep="\n")
+    print("", *exchanged(models), sep="\n")
     for pictures, side in ((16, SIDE), (64, SIDE), (8, LARGE)):
         print(f"\n{pictures} pictures of {side} x {side} a GPU:\n", *ahead(models, pictures, side), sep="\n")
 

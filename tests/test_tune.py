@@ -127,10 +127,13 @@ def test_concurrency_follows_from_the_resources(monkeypatch):
         monkeypatch.setattr(ray_cluster, "has", lambda: has)
         return ray_sweep.share(config.load(ROOT / "params.yaml", NAME, sets), print)
 
-    assert share(CPU=2.0) == ({"cpu": 1}, 2) and share(CPU=16.0, GPU=2.0) == ({"cpu": 1, "gpu": 1.0}, 2)
-    assert share("tune.gpus_per_trial=0.5", CPU=16.0, GPU=2.0) == ({"cpu": 1, "gpu": 0.5}, 4)
+    assert share(CPU=2.0) == ({"CPU": 1}, 2) and share(CPU=16.0, GPU=2.0) == ({"CPU": 1, "GPU": 1.0}, 2)
+    assert share("tune.gpus_per_trial=0.5", CPU=16.0, GPU=2.0) == ({"CPU": 1, "GPU": 0.5}, 4)
     assert share("tune.cpus_per_trial=4", CPU=16.0)[1] == 4 and share("tune.concurrency=3", CPU=16.0)[1] == 3
     assert share("tune.concurrency=3", "cluster.wait_s=9", CPU=1.0)[1] == 3, "those that wait for a place bring machines"
+    assert share("train.workers=2", CPU=5.0)[1] == 2 and share("train.workers=2", CPU=16.0, GPU=4.0)[1] == 2
+    with pytest.raises(ClusterError, match="needs 8 GPU, there are 16 CPU and 4 GPU. Lower train.workers"):
+        share("train.workers=8", CPU=16.0, GPU=4.0)
     with pytest.raises(ClusterError, match="needs 4 CPU, there are 2 CPU"):
         share("tune.cpus_per_trial=4", CPU=2.0)
 
@@ -238,6 +241,28 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.slow
+def test_trials_that_two_workers_train_are_those_of_one(tiny, ray_cluster):
+    """The same sweep twice, of trials by the plain loop and by Ray Train: the same numbers are drawn, the same curves come of them, in the same files."""
+    def swept(workers: str) -> list[ledger.Trial]:
+        c = tiny("spiking_deeplab", *SHORT, "tune.trials=4", "tune.concurrency=1", "optim.lr=0.0001", f"tune.name=of-{workers}", f"train.workers={workers}", "train.kernels=cpu",
+                 "cluster.gpus_per_worker=0")
+        prepare(c)
+        at = sweep.place(c)
+        found = tune.tune(c, space.read(c), at, [], Path("params.yaml")).trials
+        accounted(at.folder, 4)
+        assert not list(at.folder.glob("trials/*/step-*"))
+        return found
+
+    alone, together = swept("auto"), swept("2")
+    assert [t.params for t in together] == [t.params for t in alone] and [t.state for t in together] == [t.state for t in alone]
+    for one, two in zip(alone, together, strict=True):
+        assert [epoch for epoch, _ in two.curve] == [epoch for epoch, _ in one.curve]
+        assert [miou for _, miou in two.curve] == pytest.approx([miou for _, miou in one.curve], abs=0.5)
+        assert two.energy_mj == (one.energy_mj and pytest.approx(one.energy_mj, rel=0.02)), "none for a trial that was stopped"
+    assert any(t.energy_mj for t in together)
 
 
 # at full length, by hand: python -m pytest -m slow -s tests/test_tune.py

@@ -10,7 +10,7 @@ from snnseg.ray_cluster import Resources
 from snnseg.sections import Config
 
 
-def _places(config: Config, has: Resources) -> tuple[str, int]:
+def of(config: Config, has: Resources) -> tuple[str, int]:
     """What a worker takes one of, GPU or CPU, and how many of these there are."""
     gpus = config.cluster.gpus_per_worker
     name = "GPU" if (has.get("GPU", 0) if gpus is None else gpus) else "CPU"
@@ -38,13 +38,13 @@ def found(config: Config, samples: int, address: str, stop: Callable[[], bool], 
         Ranks(0, fixed).check(samples, config.train.batch)
 
     def missing(has: Resources) -> list[Resources]:
-        name, places = _places(config, has)
+        name, places = of(config, has)
         return [] if places >= (fixed or 1) else [{name: 1}] * (fixed or 1)
 
     has = ray_cluster.waited(missing, config.cluster.wait_s, stop, say)
     if stop():
         raise Interrupted("interrupted while it waited for machines. The same command goes on")
-    name, places = _places(config, has)
+    name, places = of(config, has)
     kind = f"{'GPU' if name == 'GPU' else 'processor'}{'s' * (places != 1)}"
     most = next((workers for workers in range(min(places, fixed or places), 0, -1) if _bears(samples, config.train.batch, workers)), 0)
     if most and (most == fixed or not fixed):

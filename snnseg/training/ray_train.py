@@ -65,7 +65,7 @@ def _work(told: dict[str, Any]) -> None:
             data = told["load"](config)
             if data.digest != told["digest"]:
                 raise StoreAltered(config.store, "not the one that this training began with", "Run the same command again")
-            report = Reporters([Journal(folder / "metrics.jsonl"), attempt, *told["reporters"]])
+            report = Reporters([told["journal"](folder / "metrics.jsonl"), attempt, *told["reporters"]])
             with memory.shortage_named(config, "train.batch", config.train.batch):
                 _, state = loop.fit(config, data, folder, report, attempt.asked_to_stop, device, told["fingerprint"], mine)
             if mine.first:
@@ -165,10 +165,10 @@ def _judged(attempt: Attempt, workers: int, address: str) -> None:
 
 
 def fit(config: Config, load: Callable[[Config], loop.Loaded], samples: int, digest: str, folder: Path, report: Reporter, stop: Callable[[], bool],
-        fingerprint: str, reporters: list[Reporter], say: Callable[[str], None]) -> dict[str, Any]:
+        fingerprint: str, reporters: list[Reporter], say: Callable[[str], None], journal: Callable[[Path], Reporter] = Journal) -> dict[str, Any]:
     """Train as `loop.fit` does, and return how it went: `seconds`, `step`, `device`, `workers`. The net is in the newest checkpoint of `folder`.
 
-    Every worker calls `load`; the first one tells `reporters`, this process `report`, but for the journal. A lost worker ends its group,
+    Every worker calls `load`; the first one tells `reporters` and its `journal`, this process `report`. A lost worker ends its group,
     and the training goes on from the newest checkpoint, up to `cluster.max_failures` times. Raises what `loop.fit` raises, and ClusterError.
     """
     address, most = config.cluster.address or "local", config.cluster.max_failures
@@ -180,7 +180,7 @@ def fit(config: Config, load: Callable[[Config], loop.Loaded], samples: int, dig
             attempt.clear()
             follower.begun = False
             told = {"config": config, "load": load, "digest": digest, "folder": folder, "fingerprint": fingerprint, "reporters": reporters,
-                    "starter": (os.getpid(), socket.gethostname())}
+                    "journal": journal, "starter": (os.getpid(), socket.gethostname())}
             error = _attempted(told, workers, on_gpus, follower, stop)
             if (done := attempt.read("done.json")) and error is None:
                 return done | {"workers": workers, "device": (attempt.read("rank-0.json") or {}).get("device", "")}

@@ -21,8 +21,10 @@ from snnseg import ray_cluster
 from snnseg.errors import ClusterError, SnnsegError
 from snnseg.ray_cluster import Resources
 from snnseg.sections import Config
+from snnseg.training import places
 from snnseg.tuning import ledger
 from snnseg.tuning.ledger import Trial
+from snnseg.tuning.trial import several
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0",
          "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -87,22 +89,30 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def share(config: Config, say: Callable[[str], None]) -> tuple[Resources, int]:
-    """Resources of a trial, and how many run at a time; waits `cluster.wait_s` for the first machine. Raises ClusterError where not even one trial fits."""
-    t = config.tune
+    """What Ray reserves for a trial's process, and how many trials run at a time; waits `cluster.wait_s` for the first machine.
+
+    Where several workers train each net, Ray Train reserves what these need, and the process that starts them runs beside the head, for next to nothing.
+    Raises ClusterError where not even one trial fits.
+    """
+    t, workers = config.tune, several(config)
 
     def needs(has: Resources) -> Resources:
+        if workers:
+            return {places.of(config, has)[0]: config.train.workers}
         return {"CPU": t.cpus_per_trial} | ({"GPU": t.gpus_per_trial} if has.get("GPU") else {})
 
     def fit(has: Resources) -> int:
         return int(min(has.get(name, 0) / n for name, n in needs(has).items()))
 
-    has = ray_cluster.waited(lambda has: [] if fit(has) else [needs(has)], config.cluster.wait_s, lambda: False, say)
+    has = ray_cluster.waited(lambda has: [] if fit(has) else [{name: 1} for name, n in needs(has).items() for _ in range(n)] if workers else [needs(has)],
+                             config.cluster.wait_s, lambda: False, say)
     if not fit(has):
         told = " and ".join(f"{n} {name}" for name, n in needs(has).items())
         raise ClusterError(config.cluster.address or "local", f"a trial needs {told}, there are {has.get('CPU', 0):.0f} CPU and {has.get('GPU', 0):.0f} GPU",
-                           "Lower tune.cpus_per_trial or tune.gpus_per_trial, or wait for machines: cluster.wait_s")
+                           f"Lower {'train.workers' if workers else 'tune.cpus_per_trial or tune.gpus_per_trial'}, or wait for machines: cluster.wait_s")
     # where machines are to come, trials that wait for a place are what brings them
-    return {name.lower(): n for name, n in needs(has).items()}, t.concurrency or fit(has) if config.cluster.wait_s else min(fit(has), t.concurrency or fit(has))
+    at_a_time = t.concurrency or fit(has) if config.cluster.wait_s else min(fit(has), t.concurrency or fit(has))
+    return {"node:__internal_head__": 0.001} if workers else needs(has), at_a_time
 
 
 def halving(config: Config, trials: list[Trial]) -> Any:
@@ -202,7 +212,7 @@ def run(sweep: Sweep, trials: list[Trial], worker: type | None = None) -> None:
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)       # the ledger tells what became of each trial
         try:
-            Tuner(tune.with_resources(worker or Worker, needs),
+            Tuner(tune.with_resources(worker or Worker, tune.PlacementGroupFactory([needs])),
                   tune_config=TuneConfig(search_alg=Asking(), scheduler=halving(sweep.config, trials), num_samples=-1, reuse_actors=True,
                                          trial_name_creator=lambda t: t.trial_id, trial_dirname_creator=lambda t: t.trial_id),
                   run_config=RunConfig(name=".ray", storage_path=str(sweep.folder), callbacks=[Telling()], verbose=0,

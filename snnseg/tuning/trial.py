@@ -2,7 +2,7 @@
 
     trials/0007/   metrics.jsonl  step-000123/ ...  and, once it ended by itself, outcome.json, and model/ if it is finished
 
-It goes on from its own checkpoint. Knows neither Ray nor Optuna; `tell` hears of each epoch, and `stop` may end it.
+It goes on from its own checkpoint. Knows no Optuna, and Ray only where several workers train one net; `tell` hears of each epoch, and `stop` may end it.
 """
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ class Validated:
         self.inner.numbers(step, named)
         if named.get(CURVE) is not None:
             self.tell(int(named["epoch"]) + 1, named[CURVE])
+
+
+def _journal(path: Path) -> Validated:
+    """metrics.jsonl of a trial, where another process follows it."""
+    return Validated(Reporters([Journal(path)]), lambda epoch, miou: None)
 
 
 class Attempts:
@@ -109,18 +114,19 @@ def execute(config: Config, folder: Path, tell: Callable[[int, float], None], st
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data = loaded(config)
         fingerprint = config.fingerprint(f"{data.digest} less {config.tune.holdout} of {config.tune.seed}", code_digest())
-        report = Validated(Reporters([Journal(folder / "metrics.jsonl"), Attempts(folder / "attempts.jsonl")]), tell)
+        journal = [] if several(config) else [Journal(folder / "metrics.jsonl")]       # else the first worker writes it
+        report = Validated(Reporters([*journal, Attempts(folder / "attempts.jsonl")]), tell)
         status = "interrupted"
         try:
-            model, state = loop.fit(config, data, folder, report, stop, device, fingerprint)
+            model, seconds, steps, on = _fit(config, data, folder, report, stop, device, fingerprint)
             mj = _energy(model, config, data, device)
             about = {**config.about, "fingerprint": fingerprint, "store": data.digest, "protocol": config.protocol, "classes": data.train.about["classes"],
                      "palette": data.train.about["palette"], "partial": data.train.about["partial"], "left_out": data.train.about["left_out"],
-                     "train_samples": len(data.train), "test_samples": len(data.test), "device": provenance.device_name(device.type),
-                     "torch": torch.__version__, "commit": "-", "seconds": round(state.seconds, 1), "steps": state.step}
+                     "train_samples": len(data.train), "test_samples": len(data.test), "device": on,
+                     "torch": torch.__version__, "commit": "-", "seconds": round(seconds, 1), "steps": steps}
             saved.save(folder / "model", model, about)
             status = FINISHED
-            told = {"state": FINISHED, "energy_mj": mj, "seconds": round(state.seconds, 1)}
+            told = {"state": FINISHED, "energy_mj": mj, "seconds": round(seconds, 1)}
         except (NotFinite, OutOfMemory) as e:
             status = "failed"
             told = {"state": NOT_FINITE if isinstance(e, NotFinite) else OUT_OF_MEMORY, "why": str(e), "seconds": round(time.monotonic() - began, 1)}
@@ -131,6 +137,23 @@ def execute(config: Config, folder: Path, tell: Callable[[int, float], None], st
         seal.write_file(folder / OUTCOME, json.dumps(told) + "\n")
         forget(folder)
     return told
+
+
+def several(config: Config) -> bool:
+    """Whether several workers train each net; `auto` is one, as trials run side by side."""
+    return config.train.workers not in ("auto", 1)
+
+
+def _fit(config: Config, data: loop.Loaded, folder: Path, report: Validated, stop: Callable[[], bool], device: torch.device,
+         fingerprint: str) -> tuple[torch.nn.Module, float, int, str]:
+    """The net on `device`, seconds, steps, and the name of the device that it was trained on."""
+    if not several(config):
+        model, state = loop.fit(config, data, folder, report, stop, device, fingerprint)
+        return model, state.seconds, state.step, provenance.device_name(device.type)
+    from snnseg.training import ray_train
+
+    went = ray_train.fit(config, loaded, len(data.train), data.digest, folder, report, stop, fingerprint, [], lambda text: None, _journal)
+    return ray_train.saved_net(config, folder, fingerprint).to(device), went["seconds"], went["step"], went["device"]
 
 
 @contextlib.contextmanager
