@@ -122,6 +122,33 @@ def test_a_training_outlives_a_machine(two_machines, project, back):
     assert json.loads(about.read_text())["workers"] == 1 + back
 
 
+def test_a_training_waits_for_places_that_are_taken_and_ctrl_c_ends_the_wait(two_machines, project):
+    """Somebody else has both processors: one line says so; the interrupt is obeyed, and once they are free the same command ends."""
+    import ray
+
+    prepare(config.load(project / "params.yaml", "mnist_cifar/spiking_deeplab", SETS))
+    asked = [f"cluster.address={two_machines.address}", "train.workers=2", "cluster.gpus_per_worker=0"]
+    ray.init(two_machines.address, log_to_driver=False)
+    try:
+        taken = ray.util.placement_group([{"CPU": 1}, {"CPU": 1}])
+        assert taken.wait(30)
+        process = command(project, "train", *asked)
+        time.sleep(45)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        print(f"{time.monotonic() - began:.0f} s from the interrupt to the end")
+        assert process.returncode == 130 and err.count("waiting until 2 places are free on the cluster") == 1 and "Traceback" not in err, err
+        assert err.splitlines()[-1].startswith("snnseg: interrupted before a worker began")
+        process = command(project, "train", *asked)
+        time.sleep(10)
+        ray.util.remove_placement_group(taken)
+        ended(process)
+    finally:
+        ray.shutdown()
+
+
 def test_a_trial_outlives_its_machine(two_machines, project):
     """It goes on elsewhere from its checkpoint, and is no crash: all four finish, each step of each once."""
     prepare(config.load(project / "params.yaml", "mnist_cifar/spiking_deeplab", SETS))
