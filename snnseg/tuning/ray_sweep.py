@@ -96,22 +96,26 @@ def share(config: Config, say: Callable[[str], None]) -> tuple[Resources, int]:
     """
     t, workers = config.tune, several(config)
 
-    def needs(has: Resources) -> Resources:
+    def bundles(has: Resources) -> list[Resources]:
+        """What a trial needs, each on one machine."""
         if workers:
-            return {places.of(config, has)[0]: config.train.workers}
-        return {"CPU": t.cpus_per_trial} | ({"GPU": t.gpus_per_trial} if has.get("GPU") else {})
+            return [{places.of(config, has)[0]: 1}] * config.train.workers
+        return [{"CPU": t.cpus_per_trial} | ({"GPU": t.gpus_per_trial} if has.get("GPU") else {})]
+
+    def needs(has: Resources) -> Resources:
+        return {name: sum(one[name] for one in bundles(has)) for name in bundles(has)[0]}
 
     def fit(has: Resources) -> int:
         return int(min(has.get(name, 0) / n for name, n in needs(has).items()))
 
-    has = ray_cluster.waited(lambda has: [] if fit(has) else [{name: 1} for name, n in needs(has).items() for _ in range(n)] if workers else [needs(has)],
-                             config.cluster.wait_s, lambda: False, say)
+    has = ray_cluster.waited(lambda has: [] if fit(has) else bundles(has), config.cluster.wait_s, lambda: False, say)
     if not fit(has):
         told = " and ".join(f"{n} {name}" for name, n in needs(has).items())
         raise ClusterError(config.cluster.address or "local", f"a trial needs {told}, there are {has.get('CPU', 0):.0f} CPU and {has.get('GPU', 0):.0f} GPU",
                            f"Lower {'train.workers' if workers else 'tune.cpus_per_trial or tune.gpus_per_trial'}, or wait for machines: cluster.wait_s")
-    # where machines are to come, trials that wait for a place are what brings them
-    at_a_time = t.concurrency or fit(has) if config.cluster.wait_s else min(fit(has), t.concurrency or fit(has))
+    at_a_time = t.concurrency or fit(has)
+    if not config.cluster.wait_s:       # else trials that wait for a place are what brings machines
+        at_a_time = min(fit(has), at_a_time)
     return {"node:__internal_head__": 0.001} if workers else needs(has), at_a_time
 
 
